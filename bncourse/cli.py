@@ -1,0 +1,29 @@
+"""The ``bncourse`` command."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from bncourse import __version__
+from bncourse.notebooks.commands import app as notebooks
+
+app = typer.Typer(no_args_is_help=True, help="The command of the course on Batch Normalization.")
+app.add_typer(notebooks, name="notebooks")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"bncourse {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and leave."),
+    ] = False,
+) -> None:
+    """Run the tools of the course on Batch Normalization."""

@@ -1,0 +1,59 @@
+"""The commands ``bncourse notebooks execute`` and ``bncourse notebooks check``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from tqdm import tqdm
+
+app = typer.Typer(no_args_is_help=True, help="Execute and check the book's notebooks.")
+
+_Paths = Annotated[
+    list[Path] | None,
+    typer.Argument(help="Notebooks; all of the book where none is named.", exists=True, dir_okay=False),
+]
+
+
+@app.command()
+def execute(paths: _Paths = None) -> None:
+    """Execute chapters, from the first cell to the last, and store their outputs.
+
+    A file is written only where something changed; a chapter that fails keeps what it had.
+    """
+    from bncourse.notebooks import files
+    from bncourse.notebooks.execute import execute as run
+
+    outcomes = []
+    for path in paths or files.notebooks_of(files.find_root(Path.cwd())):
+        with tqdm(desc=path.stem, unit="cell", leave=False) as bar:
+
+            def show(done: int, total: int, bar: Any = bar) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            outcomes.append(run(path, on_cell=show))
+        outcome = outcomes[-1]
+        typer.echo(f"{outcome.state:>9}  {outcome.seconds:6.1f} s  {path}")
+        if outcome.state == "failed":
+            typer.echo(outcome.message, err=True)
+    if any(outcome.state == "failed" for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+@app.command()
+def check(paths: _Paths = None) -> None:
+    """Check what nbval cannot: execution counts, stray errors, local paths, exempt cells, captions, contents."""
+    from bncourse.notebooks import files
+    from bncourse.notebooks.check import check_book, check_notebook
+
+    if paths:
+        faults = [fault for path in paths for fault in check_notebook(path, chapter=path.stem != "index")]
+    else:
+        faults = check_book(files.find_root(Path.cwd()))
+    for fault in faults:
+        typer.echo(fault)
+    if faults:
+        raise typer.Exit(1)
+    typer.echo("no faults found")

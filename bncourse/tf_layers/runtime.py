@@ -1,0 +1,68 @@
+"""TensorFlow in the state that the articles' code needs: TF 1 graphs and ``tf.layers``, and quiet.
+
+``tf.compat.v1.layers`` is served by ``tf-keras``, and only if ``TF_USE_LEGACY_KERAS=1`` is set before TensorFlow
+is imported. TensorFlow also greets every import on standard error, which nbval would compare. This module is the one
+place that arranges both; import ``tf`` and ``tf1`` from here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+#: Parts of the lines that TensorFlow prints on import and that say nothing about the reader's work.
+_GREETINGS = (
+    "absl::InitializeLog",
+    "oneDNN custom operations are on",
+    "Could not find cuda drivers",
+    "This TensorFlow binary is optimized to use available CPU instructions",
+    "To enable the following instructions",
+)
+
+
+@contextmanager
+def _without_greetings() -> Iterator[None]:
+    """Hold back file descriptor 2 and pass on all of it but TensorFlow's greetings (they come from C++)."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    try:
+        with tempfile.TemporaryFile() as held:
+            os.dup2(held.fileno(), 2)
+            try:
+                yield
+            finally:
+                os.dup2(saved, 2)
+                held.seek(0)
+                for line in held.read().decode(errors="replace").splitlines():
+                    if line.strip() and not any(greeting in line for greeting in _GREETINGS):
+                        print(line, file=sys.stderr)
+    finally:
+        os.close(saved)
+
+
+def _import_tensorflow() -> Any:
+    """Import TensorFlow with legacy Keras, or say why that is no longer possible in this process."""
+    if "tensorflow" in sys.modules and os.environ.get("TF_USE_LEGACY_KERAS") != "1":
+        raise ImportError(
+            "TensorFlow was imported before bncourse.tf_layers, with Keras 3 behind tf.keras, so tf.compat.v1.layers "
+            "is not available in this process. Restart it and import bncourse.tf_layers first, or set the "
+            "environment variable TF_USE_LEGACY_KERAS=1 before TensorFlow is imported."
+        )
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with _without_greetings():
+        import tensorflow
+    tensorflow.get_logger().setLevel("ERROR")
+    return tensorflow
+
+
+tf: Any = _import_tensorflow()
+tf1: Any = tf.compat.v1
+
+# The deprecation of tf.layers is a subject of the course, not news in every cell.
+warnings.filterwarnings("ignore", message=r"`tf\.layers\.\w+` is deprecated", category=UserWarning)
