@@ -57,3 +57,21 @@ def check(paths: _Paths = None) -> None:
     if faults:
         raise typer.Exit(1)
     typer.echo("no faults found")
+
+
+@app.command()
+def site(
+    folder: Annotated[Path, typer.Argument(help="Folder of the built book.")] = Path("_build/html"),
+) -> None:
+    """Check that the built pages load nothing from other hosts and miss nothing, and tell the size of the site."""
+    from bncourse.notebooks.site import foreign_requests, missing_files
+
+    foreign, missing = foreign_requests(folder), missing_files(folder)
+    for verb, found in (("loads", foreign), ("misses", missing)):
+        for page, addresses in found.items():
+            for address in addresses:
+                typer.echo(f"{page} {verb} {address}")
+    if foreign or missing:
+        raise typer.Exit(1)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    typer.echo(f"{folder}: 0 requests to other hosts, {size / 1e6:.1f} MB")
