@@ -172,13 +172,9 @@ def steps_until(share: float, momentum: float) -> int:
         return 0
     if momentum <= share:
         return 1
+    # Rounded, not rounded up: two rounded logarithms may put a whole number a little too high.
     steps = round(math.log(share) / math.log(momentum))
-    # The quotient of two rounded logarithms may fall on the wrong side of a whole number.
-    while start_share(momentum, steps) > share:
-        steps += 1
-    while start_share(momentum, steps - 1) <= share:
-        steps -= 1
-    return steps
+    return steps if start_share(momentum, steps) <= share else steps + 1
 
 
 def momentum_for(share: float, steps: int) -> float:
@@ -202,7 +198,7 @@ def momentum_for(share: float, steps: int) -> float:
         If an argument is out of its range.
     """
     fraction(share, "share", end=True)
-    return float(share) ** (1.0 / positive_int(steps, "steps"))
+    return math.pow(share, 1.0 / positive_int(steps, "steps"))
 
 
 def bias_corrected(average: npt.ArrayLike, momentum: float, steps: int, start: npt.ArrayLike = 0.0) -> Array:

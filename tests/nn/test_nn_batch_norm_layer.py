@@ -20,9 +20,8 @@ def test_it_starts_as_keras_does():
     layer = BatchNorm()
     assert (layer.axis, layer.momentum, layer.epsilon, layer.center, layer.scale) == (-1, 0.99, 1e-3, True, True)
     layer(np.ones((2, 3)), training=False)
-    np.testing.assert_array_equal(
-        [layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance], [[1] * 3, [0] * 3] * 1 + [[0] * 3, [1] * 3]
-    )
+    for name, start in {"gamma": 1, "beta": 0, "moving_mean": 0, "moving_variance": 1}.items():
+        np.testing.assert_array_equal(getattr(layer, name), [start] * 3)
 
 
 def test_training_is_the_default():

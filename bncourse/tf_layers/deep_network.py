@@ -1,0 +1,217 @@
+"""The deep convolutional network of article A, written with ``tf.compat.v1.layers``, with and without BN.
+
+The article's program is a TensorFlow 1 graph that a session runs. Both remain available as ``tf.compat.v1``; the
+layers are served by ``tf-keras`` (see `bncourse.tf_layers.runtime`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from bncourse.nn.checks import fraction, positive_int
+from bncourse.tf_layers.runtime import tf, tf1
+
+#: The article's text says 20 convolutional layers; its loop, ``range(1, 20)``, makes 19.
+CONV_LAYERS = 19
+
+IMAGE_SHAPE = (28, 28, 1)
+CLASSES = 10
+
+
+def _start_weights() -> Any:
+    """Return the Glorot uniform initializer of TensorFlow 1, the default of ``tf.layers`` in article A's time.
+
+    Today's default is Keras's Glorot initializer, which draws its seed from Python's global generator and ignores
+    the graph's: with it, two graphs of the same seed start from different weights.
+    """
+    return tf1.glorot_uniform_initializer()
+
+
+def fully_connected(
+    previous: Any, units: int, training: Any, *, batch_norm: bool = True, momentum: float = 0.99
+) -> Any:
+    """Add a fully connected layer: dense, BN, ReLU; or dense with a bias and ReLU.
+
+    Parameters
+    ----------
+    previous : tf.Tensor, shape (batch, features)
+        What the layer reads.
+    units : int
+        Number of outputs.
+    training : tf.Tensor or bool
+        True: BN normalises with the batch's statistics. False: with the moving ones. Not used without BN.
+    batch_norm : bool
+        With BN the dense layer has no bias, because subtracting the batch's mean would cancel it.
+    momentum : float
+        Share of the old value in each update of the moving statistics, in [0, 1].
+
+    Returns
+    -------
+    tf.Tensor, shape (batch, units)
+    """
+    if not batch_norm:
+        return tf1.layers.dense(previous, units, activation=tf.nn.relu, kernel_initializer=_start_weights())
+    layer = tf1.layers.dense(previous, units, use_bias=False, kernel_initializer=_start_weights())
+    layer = tf1.layers.batch_normalization(layer, momentum=momentum, training=training)
+    return tf.nn.relu(layer)
+
+
+def conv_layer(previous: Any, depth: int, training: Any, *, batch_norm: bool = True, momentum: float = 0.99) -> Any:
+    """Add a 3x3 convolution with ``4 * depth`` feature maps: convolution, BN, ReLU; or with a bias and ReLU.
+
+    Every third depth strides by 2 and so halves height and width, rounded up ("same" padding); the others keep them.
+
+    Parameters
+    ----------
+    previous : tf.Tensor, shape (batch, height, width, channels)
+        What the layer reads.
+    depth : int
+        Place of the layer in the network, counted from 1.
+    training : tf.Tensor or bool
+        True: BN normalises with the batch's statistics. False: with the moving ones. Not used without BN.
+    batch_norm : bool
+        With BN the convolution has no bias, because subtracting the batch's mean would cancel it.
+    momentum : float
+        Share of the old value in each update of the moving statistics, in [0, 1].
+
+    Returns
+    -------
+    tf.Tensor, shape (batch, new height, new width, 4 * depth)
+    """
+    maps, strides = 4 * depth, 2 if depth % 3 == 0 else 1
+    start = _start_weights()
+    if not batch_norm:
+        return tf1.layers.conv2d(previous, maps, 3, strides, "same", activation=tf.nn.relu, kernel_initializer=start)
+    layer = tf1.layers.conv2d(previous, maps, 3, strides, "same", use_bias=False, kernel_initializer=start)
+    layer = tf1.layers.batch_normalization(layer, momentum=momentum, training=training)
+    return tf.nn.relu(layer)
+
+
+@dataclass(frozen=True)
+class DeepNetwork:
+    """The ends of the graph that a training program holds.
+
+    Attributes
+    ----------
+    graph : tf.Graph
+        The graph; open a session with ``tf1.Session(graph=network.graph)``.
+    inputs : tf.Tensor, float32, shape (batch, 28, 28, 1)
+        Placeholder of the images, pixels in [0, 1].
+    labels : tf.Tensor, float32, shape (batch, 10)
+        Placeholder of the one-hot labels.
+    training : tf.Tensor, bool, shape ()
+        Placeholder of the mode: True for the batch's statistics, False for the moving ones.
+    logits : tf.Tensor, float32, shape (batch, 10)
+        Outputs before the sigmoid.
+    loss : tf.Tensor, float32, shape ()
+        Sigmoid cross-entropy in nats, averaged over images and classes.
+    accuracy : tf.Tensor, float32, shape ()
+        Share of the images whose largest logit stands at their label.
+    train_op : tf.Operation
+        One step of Adam and, if they were not left out, the updates of the moving statistics before it.
+    update_ops : tuple of tf.Operation
+        The updates of the moving statistics: two for every BN layer, whether `train_op` runs them or not.
+    initializer : tf.Operation
+        Sets every variable to its start value.
+    """
+
+    graph: Any
+    inputs: Any
+    labels: Any
+    training: Any
+    logits: Any
+    loss: Any
+    accuracy: Any
+    train_op: Any
+    update_ops: tuple[Any, ...]
+    initializer: Any
+
+
+def build_deep_network(
+    *,
+    batch_norm: bool = True,
+    momentum: float = 0.99,
+    learning_rate: float = 0.002,
+    update_ops: bool = True,
+    conv_layers: int = CONV_LAYERS,
+    seed: int = 0,
+) -> DeepNetwork:
+    """Build the network of article A in a graph of its own.
+
+    Convolutions of depth 1 to `conv_layers` (`conv_layer`), 100 fully connected units, 10 logits. The loss is the
+    sigmoid cross-entropy (ten yes-or-no questions, not one choice among ten), the optimizer is Adam.
+
+    Parameters
+    ----------
+    batch_norm : bool
+        Whether BN follows every layer but the logits.
+    momentum : float
+        Share of the old value in each update of the moving statistics, in [0, 1].
+    learning_rate : float
+        Adam's learning rate, above 0.
+    update_ops : bool
+        Whether a training step updates the moving statistics. False is the classic mistake: TensorFlow only collects
+        the update operations, and a program that does not run them scores new images with the start values 0 and 1.
+    conv_layers : int
+        Number of convolutional layers, 1 or more.
+    seed : int
+        Seed of the graph: the same number gives the same start weights.
+
+    Returns
+    -------
+    DeepNetwork
+
+    Raises
+    ------
+    ValueError
+        If an argument lies outside its range.
+    TypeError
+        If `conv_layers` or `seed` is not an integer.
+    """
+    fraction(momentum, "momentum", end=True)
+    if not (math.isfinite(learning_rate) and learning_rate > 0):
+        raise ValueError(f"learning_rate = {learning_rate}; expected a finite number > 0, for example 0.002.")
+    positive_int(conv_layers, "conv_layers")
+    check_seed(seed)
+
+    with tf1.Graph().as_default() as graph:
+        tf1.set_random_seed(seed)
+        inputs = tf1.placeholder(tf.float32, (None, *IMAGE_SHAPE), name="inputs")
+        labels = tf1.placeholder(tf.float32, (None, CLASSES), name="labels")
+        training = tf1.placeholder(tf.bool, (), name="training")
+
+        layer = inputs
+        for depth in range(1, conv_layers + 1):
+            layer = conv_layer(layer, depth, training, batch_norm=batch_norm, momentum=momentum)
+        layer = tf.reshape(layer, (-1, math.prod(layer.shape[1:])))
+        layer = fully_connected(layer, 100, training, batch_norm=batch_norm, momentum=momentum)
+        logits = tf1.layers.dense(layer, CLASSES, kernel_initializer=_start_weights())
+
+        loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits))
+        updates = tuple(tf1.get_collection(tf1.GraphKeys.UPDATE_OPS))
+        with tf.control_dependencies(updates if update_ops else ()):
+            train_op = tf1.train.AdamOptimizer(learning_rate).minimize(loss)
+
+        correct = tf.equal(tf.argmax(logits, 1), tf.argmax(labels, 1))
+        accuracy = tf.reduce_mean(tf.cast(correct, tf.float32))
+        initializer = tf1.global_variables_initializer()
+    return DeepNetwork(graph, inputs, labels, training, logits, loss, accuracy, train_op, updates, initializer)
+
+
+def check_seed(seed: int) -> int:
+    """Return `seed` if TensorFlow's and NumPy's generators both accept it.
+
+    Raises
+    ------
+    TypeError
+        If it is not an integer.
+    ValueError
+        If it is negative.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"seed = {seed!r}; expected an integer.")
+    if seed < 0:
+        raise ValueError(f"seed = {seed}; expected an integer >= 0.")
+    return seed
