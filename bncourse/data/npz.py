@@ -58,7 +58,7 @@ def _unpack(file: Path, name: str) -> bytes:
     try:
         with zipfile.ZipFile(file) as archive:
             return archive.read(_find(file, archive, name))
-    except DataError:
+    except DataError:  # it is a ValueError, and says already what is wrong
         raise
     except _UNREADABLE as error:
         raise damaged(file, f"it cannot be read ({error or type(error).__name__})", _WHOLE) from error

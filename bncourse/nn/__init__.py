@@ -1,6 +1,6 @@
 """The manual layers and the small network around them, in NumPy: pure functions first, thin layers on top."""
 
-from bncourse.nn.axes import Axis, AxisSplit
+from bncourse.nn.axes import AxisSplit
 from bncourse.nn.batch_norm import (
     BatchNormCache,
     batch_norm_backward,
@@ -12,7 +12,7 @@ from bncourse.nn.batch_norm import (
 )
 from bncourse.nn.layer import Layer
 from bncourse.nn.layers import Dense, Dropout, Flatten, ReLU, Sigmoid
-from bncourse.nn.losses import one_hot, sigmoid_cross_entropy, softmax_cross_entropy
+from bncourse.nn.losses import sigmoid_cross_entropy, softmax_cross_entropy
 from bncourse.nn.normalization import BatchNorm
 from bncourse.nn.optimizers import SGD, Adam, Optimizer
 from bncourse.nn.sequential import History, Scores, Sequential
@@ -20,7 +20,6 @@ from bncourse.nn.sequential import History, Scores, Sequential
 __all__ = [
     "SGD",
     "Adam",
-    "Axis",
     "AxisSplit",
     "BatchNorm",
     "BatchNormCache",
@@ -39,7 +38,6 @@ __all__ = [
     "batch_norm_inference",
     "batch_norm_inference_backward",
     "batch_norm_train",
-    "one_hot",
     "sigmoid_cross_entropy",
     "softmax_cross_entropy",
     "update_moving",

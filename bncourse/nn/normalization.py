@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar, Literal
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from bncourse.nn.axes import Axis, AxisSplit, axis_tuple
 from bncourse.nn.batch_norm import (
-    BatchNormCache,
+    Gradients,
     batch_norm_backward,
     batch_norm_inference,
     batch_norm_inference_backward,
@@ -110,8 +111,7 @@ class BatchNorm(Layer):
         self.moving_mean: FloatArray | None = None
         self.moving_variance: FloatArray | None = None
         self.updates = np.array(0)
-        self._cache: BatchNormCache | None = None
-        self._inference_input: tuple[FloatArray, FloatArray, FloatArray] | None = None
+        self._gradients_of_last_call: Callable[[FloatArray], Gradients] | None = None
 
     def __call__(self, x: npt.ArrayLike, training: bool = True, mask: npt.ArrayLike | None = None) -> FloatArray:
         """Return y for `x`, of the same shape and type.
@@ -166,26 +166,19 @@ class BatchNorm(Layer):
         self.moving_mean = update_moving(self.moving_mean, cache.mean, momentum)
         self.moving_variance = update_moving(self.moving_variance, variance, momentum)
         self.updates = np.array(seen + 1)
-        self._cache, self._inference_input = cache, None
+        self._gradients_of_last_call = partial(batch_norm_backward, cache=cache)
         return y
 
     def _infer(self, x: FloatArray) -> FloatArray:
-        assert self.moving_mean is not None
-        assert self.moving_variance is not None
-        mean, variance = self.moving_mean, self.moving_variance
-        y = batch_norm_inference(x, self.gamma, self.beta, mean, variance, epsilon=self.epsilon, axis=self.axis)
-        self._cache, self._inference_input = None, (x, mean, variance)
+        given: dict[str, Any] = {"moving_mean": self.moving_mean, "moving_variance": self.moving_variance}
+        given |= {"epsilon": self.epsilon, "axis": self.axis}
+        y = batch_norm_inference(x, self.gamma, self.beta, **given)
+        self._gradients_of_last_call = partial(batch_norm_inference_backward, x=x, gamma=self.gamma, **given)
         return y
 
     def _backward(self, dy: FloatArray) -> FloatArray:
-        if self._cache is not None:
-            dx, dgamma, dbeta = batch_norm_backward(dy, self._cache)
-        else:
-            assert self._inference_input is not None
-            x, mean, variance = self._inference_input
-            dx, dgamma, dbeta = batch_norm_inference_backward(
-                dy, x, self.gamma, mean, variance, epsilon=self.epsilon, axis=self.axis
-            )
+        assert self._gradients_of_last_call is not None
+        dx, dgamma, dbeta = self._gradients_of_last_call(dy)
         gradients = {"gamma": dgamma, "beta": dbeta}
         self.gradients = {name: gradients[name] for name in self._expected_names() & gradients.keys()}
         return dx

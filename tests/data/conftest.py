@@ -26,6 +26,8 @@ def cache(tmp_path, monkeypatch) -> Path:
     """Keras's data folder of a machine that knows nothing else; it does not exist yet."""
     home = tmp_path / "keras-home"
     monkeypatch.setenv("KERAS_HOME", str(home))
+    for variable in ("HOME", "USERPROFILE"):  # so that no fault in the code can write into the tester's own cache
+        monkeypatch.setenv(variable, str(tmp_path / "home-of-nobody"))
     monkeypatch.delenv("BNCOURSE_DATA", raising=False)
     return home / "datasets"
 

@@ -213,6 +213,20 @@ def test_empty_subfolder_is_filled(fetched, cache):
     assert len(load_fashion_mnist(validation=5).train) == 7
 
 
+def test_empty_subfolder_is_filled_where_a_rename_needs_a_free_name(fetched, cache, monkeypatch):
+    """As on Windows."""
+    replace = Path.replace
+
+    def strict(self: Path, target: Path) -> Path:
+        if target.is_dir():
+            raise PermissionError(f"{target} exists")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", strict)
+    (cache / "fashion-mnist").mkdir(parents=True)
+    assert len(load_fashion_mnist(validation=5).train) == 7
+
+
 def test_another_process_was_quicker(fetched, cache, write_fashion, monkeypatch):
     publish = keras_files._publish
 

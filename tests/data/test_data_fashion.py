@@ -206,6 +206,14 @@ def test_an_altered_byte_is_noticed_or_does_not_matter(file, as_idx, arrays, pla
     np.testing.assert_array_equal(got, arrays["x_test"])
 
 
+def test_broken_compression(file, as_idx):
+    broken = bytearray(gzip.compress(as_idx(np.zeros(300, np.uint8))))
+    broken[10] = 0xFF  # a block of the type 3, which does not exist
+    file.write_bytes(broken)
+    with pytest.raises(DataError, match=r"cannot be unpacked \(.*invalid block type"):
+        read_idx(file, images=False)
+
+
 def test_garbage_after_the_packed_part(file, as_idx):
     file.write_bytes(gzip.compress(as_idx(np.zeros(3, np.uint8))) + b"garbage")
     with pytest.raises(DataError, match="cannot be unpacked"):

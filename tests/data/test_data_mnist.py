@@ -228,6 +228,16 @@ def test_wrong_arrays(write_mnist, tmp_path, changes, message):
     assert REMEDY in str(caught.value)
 
 
+def test_the_whole_message(write_mnist, tmp_path):
+    file = write_mnist(tmp_path, y_test=None)
+    with pytest.raises(DataError) as caught:
+        load_from(tmp_path)
+    assert str(caught.value) == (
+        f"{file}: y_test is missing; expected a NumPy archive (.npz) with the arrays x_train, y_train, x_test, y_test. "
+        "The file was left as it is. Put a whole one in its place, or delete it to have the data looked for elsewhere."
+    )
+
+
 class Trap:
     """Unpickling it leaves a trace."""
 
@@ -291,6 +301,16 @@ def test_an_altered_byte_is_noticed_or_does_not_matter(write_mnist, arrays, tmp_
     np.testing.assert_array_equal(data.test.labels, arrays["y_test"])
     np.testing.assert_allclose(data.test.images[..., 0], arrays["x_test"] / 255, rtol=1e-7)
     np.testing.assert_array_equal(data.train.labels, arrays["y_train"][5:])
+
+
+def test_broken_compression(write_mnist, tmp_path):
+    file = write_mnist(tmp_path, x_train=np.zeros((12, 28, 28), np.uint8))
+    broken = bytearray(file.read_bytes())
+    name_length, extra_length = struct.unpack_from("<HH", broken, 26)
+    broken[30 + name_length + extra_length] = 0xFF  # a block of the type 3, which does not exist
+    file.write_bytes(broken)
+    with pytest.raises(DataError, match=r"cannot be read \(.*invalid block type"):
+        load_from(tmp_path)
 
 
 def npy(header: str | bytes, data: bytes = b"", version: tuple[int, int] = (1, 0)) -> bytes:

@@ -169,12 +169,21 @@ def test_what_epsilon_leaves_of_dx_along_x_hat(shape, axis):
 
 def test_statistics_of_data_far_from_zero_are_exact_in_float32():
     rng = np.random.default_rng(0)
-    x = (1e4 + 1e-2 * rng.normal(size=(1000, 4))).astype(np.float32)
+    x = (1e4 + 1e-2 * rng.normal(size=(20_000, 4))).astype(np.float32)
     y, cache = batch_norm_train(x, None, None, epsilon=0.0, axis=-1)
     mean, variance = statistics(x, -1)
     expected = normalise(x, mean, variance, np.ones(4), np.zeros(4), 0.0, -1)
     np.testing.assert_allclose(y, expected, atol=2e-6)
+    np.testing.assert_allclose(cache.mean, mean, rtol=6e-8)  # half a unit in the last place
     np.testing.assert_allclose(cache.variance, variance, rtol=1e-5)
+
+
+def test_inference_on_data_far_from_zero_does_not_cancel_in_float32():
+    x = np.array([[10000.5], [10001.0]], np.float32)
+    y = batch_norm_inference(
+        x, None, None, np.array([1e4], np.float32), np.array([0.1], np.float32), epsilon=0.0, axis=-1
+    )
+    np.testing.assert_allclose(y, [[0.5 / 0.1**0.5], [1.0 / 0.1**0.5]], rtol=1e-6)
 
 
 def test_float16_is_computed_in_float32_and_returned_as_float16():

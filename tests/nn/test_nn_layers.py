@@ -13,10 +13,10 @@ from bncourse.nn import (
     Layer,
     ReLU,
     Sigmoid,
-    one_hot,
     sigmoid_cross_entropy,
     softmax_cross_entropy,
 )
+from bncourse.nn.losses import one_hot
 
 
 def numbers(*shape, seed=0):

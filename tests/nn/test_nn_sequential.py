@@ -306,6 +306,16 @@ def test_an_error_in_a_later_layer_undoes_the_earlier_ones():
     np.testing.assert_array_equal(model(x), undisturbed(x))  # Dropout has not lost a draw
 
 
+def test_an_error_in_the_loss_undoes_the_forward_pass():
+    model, (x, labels) = network(), samples()
+    y = model(x)
+    dx, before = model.backward(np.ones_like(y)), state_of(model)
+    with pytest.raises(ValueError, match="labels hold 7; expected classes from 0 to 2"):
+        model.train_on_batch(x[:5], np.full(5, 7), optimizer=SGD(0.1))
+    assert_same_state(model, before)
+    np.testing.assert_array_equal(model.backward(np.ones_like(y)), dx)
+
+
 def test_an_error_in_the_first_call_leaves_the_network_unbuilt():
     model = Sequential([Dense(3, seed=0), BatchNorm(axis=2)])
     with pytest.raises(ValueError, match="axis = 2 is out of range"):
@@ -373,6 +383,17 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
         model.save(tmp_path / "network.npz")
     assert (tmp_path / "network.npz").read_bytes() == old
     assert [path.name for path in tmp_path.iterdir()] == ["network.npz"]
+
+
+def test_saving_puts_a_new_file_in_place_of_the_old_one(tmp_path):
+    model, (x, _) = network(), samples()
+    model(x)
+    model.save(tmp_path / "network.npz")
+    old = (tmp_path / "network.npz").read_bytes()
+    (tmp_path / "reader.npz").hardlink_to(tmp_path / "network.npz")  # as good as a reader that has it open
+    model(x)
+    model.save(tmp_path / "network.npz")
+    assert (tmp_path / "reader.npz").read_bytes() == old != (tmp_path / "network.npz").read_bytes()
 
 
 def test_a_network_that_was_never_called_has_nothing_to_save(tmp_path):
