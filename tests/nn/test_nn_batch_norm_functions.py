@@ -169,11 +169,11 @@ def test_what_epsilon_leaves_of_dx_along_x_hat(shape, axis):
 
 def test_statistics_of_data_far_from_zero_are_exact_in_float32():
     rng = np.random.default_rng(0)
-    x = (1e4 + 1e-2 * rng.normal(size=(20_000, 4))).astype(np.float32)
+    x = (12345.678 + 1e-2 * rng.normal(size=(5000, 4))).astype(np.float32)
     y, cache = batch_norm_train(x, None, None, epsilon=0.0, axis=-1)
     mean, variance = statistics(x, -1)
     expected = normalise(x, mean, variance, np.ones(4), np.zeros(4), 0.0, -1)
-    np.testing.assert_allclose(y, expected, atol=2e-6)
+    np.testing.assert_allclose(y, expected, atol=1e-5)  # plain two-pass: 5
     np.testing.assert_allclose(cache.mean, mean, rtol=6e-8)  # half a unit in the last place
     np.testing.assert_allclose(cache.variance, variance, rtol=1e-5)
 

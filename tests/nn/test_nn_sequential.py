@@ -307,7 +307,7 @@ def test_an_error_in_a_later_layer_undoes_the_earlier_ones():
 
 
 def test_an_error_in_the_loss_undoes_the_forward_pass():
-    model, (x, labels) = network(), samples()
+    model, (x, _) = network(), samples()
     y = model(x)
     dx, before = model.backward(np.ones_like(y)), state_of(model)
     with pytest.raises(ValueError, match="labels hold 7; expected classes from 0 to 2"):
