@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
 from bncourse.data import Dataset, Split, batches
@@ -44,7 +45,7 @@ class Validation:
 
 @dataclass(frozen=True)
 class ImprovedNetworkRun:
-    """What one training run gave. Accuracies lie between 0 and 1.
+    """What one training run gave. Accuracies lie between 0 and 1. Runs are equal if all but their seconds is.
 
     Attributes
     ----------
@@ -54,29 +55,45 @@ class ImprovedNetworkRun:
         Best validation accuracy, of the kind that was monitored.
     best_step : int
         Step of it: the weights of this step were restored.
-    last_step : int
+    stopped_step : int
         Step at which the training ended.
-    stopped_early : bool
-        Whether it ended because patience ran out; otherwise `max_epochs` were done.
-    test_accuracy : float
+    patience_ran_out : bool
+        Whether it ended for that reason; otherwise `max_epochs` were done.
+    test_best : float
         Test accuracy of the restored weights, after the last BN.
-    test_accuracy_before : float
+    test_best_before : float
         Test accuracy of the restored weights, before the last BN: the article's figure.
-    test_accuracy_last : float
+    test_last : float
         Test accuracy of the weights of the last step, after the last BN.
     seconds : float
-        Wall-clock time of training and validation.
+        Wall-clock time of training and validation. Not compared.
     """
 
     log: tuple[Validation, ...]
     best_validation: float
     best_step: int
-    last_step: int
-    stopped_early: bool
-    test_accuracy: float
-    test_accuracy_before: float
-    test_accuracy_last: float
-    seconds: float
+    stopped_step: int
+    patience_ran_out: bool
+    test_best: float
+    test_best_before: float
+    test_last: float
+    seconds: float = field(compare=False)
+
+    @property
+    def steps(self) -> npt.NDArray[np.int64]:
+        """Steps of the validations, shape (validations,)."""
+        return np.array([entry.step for entry in self.log])
+
+    def accuracies(self, which: Monitor = "after") -> npt.NDArray[np.float64]:
+        """Return the validation accuracies after, or before, the last BN, shape (validations,).
+
+        Raises
+        ------
+        ValueError
+            If `which` is neither "after" nor "before".
+        """
+        name = f"accuracy_{_known(which, 'which')}"
+        return np.array([getattr(entry, name) for entry in self.log])
 
 
 def train_improved_network(
@@ -131,8 +148,7 @@ def train_improved_network(
     TypeError, ValueError
         If an argument is impossible.
     """
-    if monitor not in get_args(Monitor):
-        raise ValueError(f"monitor = {monitor!r}; expected 'after' or 'before' (the last BN).")
+    _known(monitor, "monitor")
     validate_every, chunk = positive_int(validate_every, "validate_every"), positive_int(chunk, "chunk")
     stopping = EarlyStopping(patience=patience, unit="steps", mode="max")
     draws = batches(data.train, batch_size, seed=seed, epochs=max_epochs)
@@ -173,13 +189,20 @@ def train_improved_network(
         log=tuple(log),
         best_validation=stopping.best,
         best_step=stopping.best_step,
-        last_step=log[-1].step,
-        stopped_early=stopping.should_stop,
-        test_accuracy=test_after,
-        test_accuracy_before=test_before,
-        test_accuracy_last=test_last,
+        stopped_step=log[-1].step,
+        patience_ran_out=stopping.should_stop,
+        test_best=test_after,
+        test_best_before=test_before,
+        test_last=test_last,
         seconds=seconds,
     )
+
+
+def _known(which: Monitor, name: str) -> Monitor:
+    """Return `which`, if there are logits of this kind."""
+    if which not in get_args(Monitor):
+        raise ValueError(f"{name} = {which!r}; expected 'after' or 'before' (the last BN).")
+    return which
 
 
 def _accuracies(session: Any, network: ImprovedNetwork, split: Split, chunk: int) -> tuple[float, float]:

@@ -54,8 +54,8 @@ class Checkpoint:
         CheckpointError
             If the graph has no variables, or one whose type NumPy's format cannot hold (text, bfloat16).
         """
-        variables = _variables(session)
-        values = session.run(variables)
+        # A single text comes back as plain bytes, without a dtype.
+        values = {name: np.asarray(value) for name, value in session.run(_variables(session)).items()}
         for name, value in values.items():
             if value.dtype.kind not in "biufc":
                 raise CheckpointError(f"variable {name!r} has dtype {value.dtype}; expected plain numbers.")
@@ -115,14 +115,18 @@ class Checkpoint:
             If the file is damaged.
         """
         try:
-            with zipfile.ZipFile(self.path) as archive:
-                return {member.removesuffix(".npy"): _member(archive, member) for member in archive.namelist()}
+            file = self.path.open("rb")
         except FileNotFoundError:
             raise FileNotFoundError(f"{self.path}: no checkpoint there. Save one before you restore it.") from None
-        except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError) as error:
-            raise CheckpointError(
-                f"{self.path}: not a whole checkpoint ({error}). Delete it and train again."
-            ) from error
+        with file:
+            try:
+                with zipfile.ZipFile(file) as archive:
+                    return {member.removesuffix(".npy"): _member(archive, member) for member in archive.namelist()}
+            # Damage shows in many ways: a wrong offset is an OSError, a wrong flag a RuntimeError ("is encrypted").
+            except (zipfile.BadZipFile, ValueError, EOFError, OSError, RuntimeError) as error:
+                raise CheckpointError(
+                    f"{self.path}: not a whole checkpoint ({error}). Delete it and train again."
+                ) from error
 
 
 def _variables(session: Any) -> dict[str, Any]:
@@ -139,7 +143,7 @@ def _write(path: Path, values: Mapping[str, npt.NDArray[Any]]) -> None:
         with zipfile.ZipFile(file, "w") as archive:
             for name, value in values.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, np.asarray(value), allow_pickle=False)
+                    np.lib.format.write_array(member, value, allow_pickle=False)
         file.flush()
         os.fsync(file.fileno())
 
