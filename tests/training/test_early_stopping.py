@@ -80,7 +80,8 @@ def test_article_e_stopped_in_its_step_9921():
     # It counts from 0, validates every 10 steps, and adds 1 before it compares; so its best step was 7920.
     stopping = EarlyStopping(patience=2000, unit="steps", mode="max")
     for step in range(0, 20 * 550, 10):
-        if stopping.update(0.9922 if step == 7920 else 0.99, step).should_stop:
+        accuracy = 0.99 + 0.0022 * min(step, 7920) / 7920
+        if stopping.update(accuracy, step).should_stop:
             break
     assert stopping.best_step == 7920
     assert stopping.stopped_step + 1 == 9921
