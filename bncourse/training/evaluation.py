@@ -46,7 +46,7 @@ def evaluate_in_chunks(
     TypeError
         If `chunk` or `labels` are no integers.
     ValueError
-        If `chunk` is below 1, if there are no images, or if a shape does not fit.
+        If `chunk` is below 1, if there are no images, if a label is negative, or if a shape does not fit.
     """
     chunk = positive_int(chunk, "chunk")
     images, labels = np.asarray(images), np.asarray(labels)
@@ -56,6 +56,8 @@ def evaluate_in_chunks(
         raise ValueError(f"labels has shape {labels.shape}; expected one label an image, {images.shape[:1]}.")
     if not len(images):
         raise ValueError("images is empty; expected at least one image.")
+    if labels.min() < 0:
+        raise ValueError(f"labels holds {labels.min()}; expected class numbers, 0 or more.")
     correct = 0
     for start in range(0, len(images), chunk):
         part = slice(start, start + chunk)

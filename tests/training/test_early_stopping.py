@@ -1,244 +1,283 @@
-"""The stopping rule: by hand on short sequences; against Keras's callback in a file of its own."""
+"""When to stop: closed forms, the state, and every message."""
 
 import json
 import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bncourse.training import Decision, EarlyStopping
 
-ACCURACIES = st.lists(st.integers(0, 10).map(lambda tenths: tenths / 10), min_size=1, max_size=30)
+START = EarlyStopping().state()
 
 
-def feed(stopping: EarlyStopping, values, every: int = 1, first: int | None = None) -> list[Decision]:
-    """Update with `values` at the steps every, 2 * every, ..."""
-    first = every if first is None else first
-    return [stopping.update(value, first + every * place) for place, value in enumerate(values)]
+def decisions(stopping, values, steps=None):
+    """Return what `stopping` says to each value; steps 1, 2, ... unless given."""
+    steps = range(1, len(values) + 1) if steps is None else steps
+    return [stopping.update(value, step) for value, step in zip(values, steps, strict=True)]
 
 
-def improved(decisions) -> list[bool]:
-    return [decision.improved for decision in decisions]
+def stopped_at(stopping, values, steps=None):
+    decisions(stopping, values, steps)
+    return stopping.stopped_step
 
 
-def test_the_first_value_is_the_best_so_far():
-    stopping = EarlyStopping(mode="max")
-    assert stopping.update(0.1, 10) == Decision(improved=True, should_stop=False)
-    assert (stopping.best, stopping.best_step) == (0.1, 10)
+# What counts as an improvement
 
 
-@pytest.mark.parametrize(("mode", "expected"), [("min", [True, False, True]), ("max", [True, True, False])])
-def test_the_mode_says_which_values_are_good(mode, expected):
-    assert improved(feed(EarlyStopping(patience=9, mode=mode), [0.5, 0.6, 0.4])) == expected
+@pytest.mark.parametrize(("mode", "expected"), [("min", [1, 0, 1, 0, 0]), ("max", [1, 1, 0, 0, 0])])
+def test_improved_means_better_than_all_before(mode, expected):
+    stopping = EarlyStopping(patience=9, mode=mode)
+    assert [d.improved for d in decisions(stopping, [0.5, 0.75, 0.25, 0.25, 0.5])] == [bool(e) for e in expected]
 
 
-def test_an_equal_value_is_no_improvement():
-    assert improved(feed(EarlyStopping(patience=9), [0.5, 0.5])) == [True, False]
+@pytest.mark.parametrize(("mode", "best", "step"), [("min", 0.25, 3), ("max", 0.75, 2)])
+def test_the_best_value_is_kept_with_the_step_of_its_first_appearance(mode, best, step):
+    stopping = EarlyStopping(patience=9, mode=mode)
+    decisions(stopping, [0.5, 0.75, 0.25, 0.25, 0.75])
+    assert (stopping.best, stopping.best_step) == (best, step)
 
 
 @pytest.mark.parametrize(("mode", "sign"), [("min", -1), ("max", 1)])
-def test_min_delta_asks_for_more_than_its_size(mode, sign):
-    values = [0.0, 0.25 * sign, 0.375 * sign]
-    assert improved(feed(EarlyStopping(patience=9, mode=mode, min_delta=0.25), values)) == [True, False, True]
+def test_an_advance_of_exactly_min_delta_is_none(mode, sign):
+    stopping = EarlyStopping(patience=9, mode=mode, min_delta=0.25)
+    values = [0.0, sign * 0.25, sign * 0.375, sign * 0.625]
+    assert [d.improved for d in decisions(stopping, values)] == [True, False, True, False]
 
 
-def test_min_delta_is_measured_from_the_best_value_and_not_from_the_last_one():
-    values = [0.0, 0.2, 0.4, 0.6]
-    assert improved(feed(EarlyStopping(patience=9, mode="max", min_delta=0.5), values)) == [True, False, False, True]
+def test_small_advances_add_up_against_the_best():
+    # 0.2 is not measured from the value before, but from the best.
+    stopping = EarlyStopping(patience=9, mode="max", min_delta=0.15)
+    assert [d.improved for d in decisions(stopping, [0.0, 0.1, 0.2])] == [True, False, True]
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("mode", ["min", "max"])
-def test_nan_and_infinities_never_improve(mode, value):
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_nan_and_infinity_never_improve(mode, bad):
     stopping = EarlyStopping(patience=9, mode=mode)
-    assert improved(feed(stopping, [value, 0.5, value])) == [False, True, False]
+    assert [d.improved for d in decisions(stopping, [bad, 0.5, bad])] == [False, True, False]
     assert (stopping.best, stopping.best_step) == (0.5, 2)
 
 
-def test_nan_alone_runs_out_of_patience_and_leaves_no_best():
-    stopping = EarlyStopping(patience=3)
-    assert [decision.should_stop for decision in feed(stopping, [math.nan] * 4)] == [False, False, True, True]
-    assert stopping.best is None
-    assert stopping.best_step is None
+def test_nan_uses_up_patience():
+    assert stopped_at(EarlyStopping(patience=2), [0.5, math.nan, math.nan, 0.1]) == 3
 
 
-def test_patience_in_evaluations_counts_those_after_the_best():
-    decisions = feed(EarlyStopping(patience=2, mode="max"), [0.5, 0.4, 0.6, 0.5, 0.5], every=100)
-    assert [decision.should_stop for decision in decisions] == [False, False, False, False, True]
+def test_nan_from_the_start_stops_the_run_with_nothing_as_best():
+    stopping = EarlyStopping(patience=2)
+    assert [d.should_stop for d in decisions(stopping, [math.nan] * 3)] == [False, True, True]
+    assert (stopping.best, stopping.best_step) == (None, None)
 
 
-def test_patience_in_steps_is_a_distance_between_steps():
-    stopping = EarlyStopping(patience=30, unit="steps", mode="max")
-    decisions = feed(stopping, [0.5, 0.4, 0.6, 0.5, 0.5, 0.5], every=10)
-    assert [decision.should_stop for decision in decisions] == [False] * 5 + [True]
-    assert (stopping.best_step, stopping.stopped_step) == (30, 60)
+def test_values_are_compared_in_double_precision():
+    assert decisions(EarlyStopping(), [0.1 + 1e-10, 0.1])[1].improved
 
 
-def test_article_e_stopped_in_its_step_9921():
-    # It counts from 0, validates every 10 steps, and adds 1 before it compares; so its best step was 7920.
-    stopping = EarlyStopping(patience=2000, unit="steps", mode="max")
-    for step in range(0, 20 * 550, 10):
-        accuracy = 0.99 + 0.0022 * min(step, 7920) / 7920
-        if stopping.update(accuracy, step).should_stop:
-            break
-    assert stopping.best_step == 7920
-    assert stopping.stopped_step + 1 == 9921
+# Patience
+
+
+@pytest.mark.parametrize(("patience", "step"), [(0, 2), (1, 2), (2, 3), (3, 4)])
+def test_patience_in_evaluations(patience, step):
+    assert stopped_at(EarlyStopping(patience=patience), [0.5] * 6) == step
+
+
+@pytest.mark.parametrize(
+    ("patience", "step"), [(0, 20), (1, 20), (10, 20), (11, 30), (20, 30), (21, 40), (40, 50), (41, None)]
+)
+def test_patience_in_steps_is_the_distance_to_the_best(patience, step):
+    assert stopped_at(EarlyStopping(patience=patience, unit="steps"), [0.5] * 5, range(10, 60, 10)) == step
+
+
+def test_patience_in_steps_does_not_depend_on_how_often_one_looks():
+    rare = stopped_at(EarlyStopping(patience=100, unit="steps"), [0.5] * 31, range(0, 310, 10))
+    often = stopped_at(EarlyStopping(patience=100, unit="steps"), [0.5] * 301, range(301))
+    assert rare == often == 100
+
+
+def test_patience_in_evaluations_does_not_depend_on_the_steps_between_them():
+    assert stopped_at(EarlyStopping(patience=2), [0.5] * 4, [1, 1000, 1001, 5000]) == 1001
+
+
+def test_patience_in_steps_starts_anew_at_an_improvement():
+    values, steps = [0.5, 0.5, 0.4, 0.4, 0.4, 0.4], [0, 90, 95, 190, 194, 195]
+    assert stopped_at(EarlyStopping(patience=100, unit="steps"), values, steps) == 195
+
+
+def test_patience_in_steps_counts_from_step_0_before_the_first_finite_value():
+    assert stopped_at(EarlyStopping(patience=20, unit="steps"), [math.nan] * 4, [5, 15, 20, 25]) == 20
+
+
+def test_an_improvement_never_stops_however_late_it_comes():
+    assert stopped_at(EarlyStopping(patience=10, unit="steps"), [0.5, 0.4], [0, 1000]) is None
+
+
+def test_once_stopped_it_stays_so():
+    stopping = EarlyStopping(mode="max")
+    assert decisions(stopping, [0.5, 0.5, 0.9])[1:] == [Decision(False, True), Decision(True, True)]
+    assert (stopping.should_stop, stopping.stopped_step, stopping.best) == (True, 2, 0.9)
+
+
+def test_nothing_is_decided_at_the_start():
+    stopping = EarlyStopping()
+    assert (stopping.best, stopping.best_step, stopping.stopped_step, stopping.should_stop) == (None, None, None, False)
+
+
+# Baseline and start_from
+
+
+def test_improvements_short_of_the_baseline_use_up_patience_but_do_not_stop():
+    stopping = EarlyStopping(patience=2, mode="max", baseline=0.8)
+    # Improvements at steps 1 to 3; the first evaluation without one finds patience gone.
+    assert decisions(stopping, [0.5, 0.6, 0.7, 0.7]) == [Decision(True, False)] * 3 + [Decision(False, True)]
+
+
+def test_beyond_the_baseline_patience_starts_anew():
+    assert stopped_at(EarlyStopping(patience=2, mode="max", baseline=0.8), [0.5, 0.6, 0.9, 0.9, 0.9]) == 5
+
+
+def test_the_baseline_must_be_beaten_by_more_than_min_delta():
+    options = {"patience": 2, "mode": "max", "baseline": 0.5, "min_delta": 0.25}
+    # With 0.75 patience goes on from step 1, with 0.875 it starts anew at step 2.
+    assert stopped_at(EarlyStopping(**options), [0.0, 0.75, 0.75, 0.75]) == 3
+    assert stopped_at(EarlyStopping(**options), [0.0, 0.875, 0.875, 0.875]) == 4
+
+
+def test_a_baseline_of_zero_is_one():
+    assert stopped_at(EarlyStopping(patience=2, mode="max", baseline=0.0), [-3.0, -2.0, -2.0]) == 3
+
+
+def test_patience_in_steps_with_a_baseline_counts_from_start_from():
+    stopping = EarlyStopping(patience=30, unit="steps", mode="max", baseline=0.8, start_from=5)
+    assert stopped_at(stopping, [0.5, 0.6, 0.6, 0.6], [10, 20, 34, 35]) == 35
+
+
+def test_evaluations_before_start_from_are_passed_over():
+    stopping = EarlyStopping(patience=1, mode="max", start_from=3)
+    expected = [Decision(False, False)] * 2 + [Decision(True, False), Decision(False, True)]
+    assert decisions(stopping, [0.9, 0.8, 0.1, 0.1]) == expected
+    assert (stopping.best, stopping.best_step) == (0.1, 3)
+
+
+# State
 
 
 @pytest.mark.parametrize("unit", ["evaluations", "steps"])
-def test_without_patience_the_first_failure_stops(unit):
-    decisions = feed(EarlyStopping(patience=0, unit=unit), [3.0, 2.0, 2.5])
-    assert [decision.should_stop for decision in decisions] == [False, False, True]
+@pytest.mark.parametrize("seed", range(6))
+def test_restored_at_any_point_it_decides_as_if_never_interrupted(unit, seed):
+    rng = np.random.default_rng(seed)
+    values = rng.choice([math.nan, *np.linspace(0, 1, 9)], size=25)
+    steps = np.cumsum(rng.integers(1, 5, size=25))
+    options = {"patience": 4, "unit": unit, "mode": "max", "min_delta": 0.125, "baseline": 0.25, "start_from": 6}
+    whole = EarlyStopping(**options)
+    expected = decisions(whole, values, steps)
+    assert any(d.should_stop for d in expected)
+    for cut in range(26):
+        before, after = EarlyStopping(**options), EarlyStopping(**options)
+        first = decisions(before, values[:cut], steps[:cut])
+        after.restore(json.loads(json.dumps(before.state(), allow_nan=False)))
+        assert first + decisions(after, values[cut:], steps[cut:]) == expected
+        assert after.state() == whole.state()
 
 
-@pytest.mark.parametrize(("unit", "patience"), [("evaluations", 2), ("steps", 20)])
-def test_below_the_baseline_an_improvement_is_kept_but_patience_runs_on(unit, patience):
-    stopping = EarlyStopping(patience=patience, unit=unit, mode="max", baseline=0.9)
-    decisions = feed(stopping, [0.5, 0.6, 0.55], every=10)
-    assert decisions == [Decision(True, False), Decision(True, False), Decision(False, True)]
-    assert stopping.best == 0.6
+def test_the_state_of_numpy_numbers_is_plain():
+    stopping = EarlyStopping(patience=np.int64(0))
+    decisions(stopping, [np.float32(0.5), np.float32(0.5)], [np.int32(1), np.uint8(2)])
+    assert {type(value) for value in stopping.state().values()} == {float, int}
 
 
-def test_above_the_baseline_patience_starts_anew():
-    stopping = EarlyStopping(patience=2, mode="max", baseline=0.9)
-    assert not any(decision.should_stop for decision in feed(stopping, [0.5, 0.95, 0.9]))
-
-
-def test_a_value_that_only_equals_the_baseline_does_not_beat_it():
-    stopping = EarlyStopping(patience=2, mode="max", baseline=0.5)
-    assert feed(stopping, [0.5, 0.4])[-1].should_stop
-
-
-def test_early_steps_are_passed_over():
-    stopping = EarlyStopping(patience=1, mode="max", start_from=30)
-    assert improved(feed(stopping, [0.9, 0.8, 0.5, 0.6], every=10)) == [False, False, True, True]
-    assert stopping.best == 0.6
-
-
-def test_patience_in_steps_runs_from_the_step_of_the_start():
-    stopping = EarlyStopping(patience=20, unit="steps", start_from=30)
-    feed(stopping, [math.nan] * 5, every=10)
-    assert stopping.stopped_step == 50
-
-
-def test_a_run_that_goes_on_keeps_its_best_and_stays_stopped():
-    stopping = EarlyStopping(patience=1, mode="max")
-    decisions = feed(stopping, [0.5, 0.4, 0.6])
-    assert decisions[-1] == Decision(improved=True, should_stop=True)
-    assert (stopping.best, stopping.best_step, stopping.stopped_step) == (0.6, 3, 2)
-
-
-@given(ACCURACIES)
-def test_the_best_is_the_first_of_the_greatest(values):
-    stopping = EarlyStopping(patience=1000, mode="max")
-    feed(stopping, values)
-    assert stopping.best == max(values)
-    assert stopping.best_step == 1 + values.index(max(values))
-
-
-@given(ACCURACIES)
-def test_both_modes_are_mirror_images(values):
-    up = feed(EarlyStopping(patience=3, mode="max", min_delta=0.1, baseline=0.5), values)
-    down = feed(EarlyStopping(patience=3, mode="min", min_delta=0.1, baseline=-0.5), [-value for value in values])
-    assert up == down
-
-
-@given(ACCURACIES, st.integers(1, 5))
-def test_regular_evaluations_count_alike_in_both_units(values, patience):
-    by_evaluations = feed(EarlyStopping(patience=patience, mode="max"), values, every=10)
-    by_steps = feed(EarlyStopping(patience=10 * patience, unit="steps", mode="max"), values, every=10)
-    assert by_evaluations == by_steps
-
-
-@given(ACCURACIES, st.integers(0, 29))
-def test_a_restored_state_goes_on_as_if_nothing_had_happened(values, cut):
-    options = {"patience": 2, "mode": "max", "baseline": 0.4}
-    whole, before, after = (EarlyStopping(**options) for _ in range(3))
-    cut = min(cut, len(values))
-    expected = feed(whole, values)[cut:]
-    feed(before, values[:cut])
-    after.restore(json.loads(json.dumps(before.state(), allow_nan=False)))
-    assert feed(after, values[cut:], first=cut + 1) == expected
-    assert after.state() == whole.state()
-
-
-def test_numpy_scalars_are_welcome():
-    stopping = EarlyStopping(patience=np.int64(2), min_delta=np.float32(0.5), mode="max")
-    stopping.update(np.float32(0.25), np.int64(10))
-    assert json.loads(json.dumps(stopping.state()))["best"] == 0.25
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"patience": -1}, ValueError, r"patience = -1; expected an integer >= 0"),
-        ({"patience": 1.5}, TypeError, r"patience = 1.5; expected an integer"),
-        ({"patience": True}, TypeError, r"patience = True; expected an integer"),
-        ({"unit": "epochs"}, ValueError, r"unit = 'epochs'; expected 'evaluations' or 'steps'"),
-        ({"mode": "auto"}, ValueError, r"mode = 'auto'; expected 'min' for a loss or 'max' for an accuracy"),
-        ({"min_delta": -0.1}, ValueError, r"min_delta = -0.1; expected a finite number >= 0"),
-        ({"min_delta": math.nan}, ValueError, r"min_delta = nan; expected a finite number >= 0"),
-        ({"min_delta": math.inf}, ValueError, r"min_delta = inf; expected a finite number >= 0"),
-        ({"min_delta": "0"}, TypeError, r"min_delta = '0'; expected a number"),
-        ({"baseline": math.nan}, ValueError, r"baseline = nan; expected a finite number, or None"),
-        ({"start_from": -1}, ValueError, r"start_from = -1; expected an integer >= 0"),
-    ],
-)
-def test_impossible_options_are_refused(options, error, message):
-    with pytest.raises(error, match=message):
-        EarlyStopping(**options)
-
-
-@pytest.mark.parametrize(
-    ("value", "step", "error", "message"),
-    [
-        (0.5, 10, ValueError, r"step = 10, after step 10; expected a greater one\. Use a new EarlyStopping"),
-        (0.5, 9, ValueError, r"step = 9, after step 10"),
-        (0.5, -1, ValueError, r"step = -1; expected an integer >= 0"),
-        (0.5, 20.0, TypeError, r"step = 20.0; expected an integer"),
-        ("0.5", 20, TypeError, r"value = '0.5'; expected a number"),
-        (None, 20, TypeError, r"value = None; expected a number"),
-    ],
-)
-def test_a_refused_update_leaves_no_trace(value, step, error, message):
-    stopping = EarlyStopping(mode="max")
-    stopping.update(0.4, 10)
-    state = stopping.state()
-    with pytest.raises(error, match=message):
-        stopping.update(value, step)
-    assert stopping.state() == state
+def test_the_state_is_a_copy():
+    stopping = EarlyStopping()
+    stopping.state()["waiting_since"] = 7
+    assert stopping.state() == START
 
 
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"best": math.nan}, ValueError, r"best = nan; expected a finite number or None"),
-        ({"best": "good"}, (TypeError, ValueError), r"good"),
-        ({"best_step": None}, ValueError, r"best = 0.4 with best_step = None; expected both or neither"),
-        ({"last_step": 1.5}, TypeError, r"last_step = 1.5; expected an integer"),
-        ({"evaluations_waited": -1}, ValueError, r"evaluations_waited = -1; expected an integer >= 0"),
-        ({"wait": 1}, ValueError, r"state has the entries .*'wait'.*; expected \['best', 'best_step', "),
+        ({"best": math.nan, "best_step": 1}, ValueError, "best = nan; expected a finite number or None."),
+        ({"best": 0.5}, ValueError, "best = 0.5 with best_step = None; expected both or neither."),
+        ({"best_step": 3}, ValueError, "best = None with best_step = 3; expected both or neither."),
+        ({"best": "0.5", "best_step": 1}, TypeError, "best = '0.5'; expected a number."),
+        ({"best": 0.5, "best_step": 1.0}, TypeError, "best_step = 1.0; expected an integer."),
+        ({"last_step": -1}, ValueError, "last_step = -1; expected an integer >= 0."),
+        ({"stopped_step": True}, TypeError, "stopped_step = True; expected an integer."),
+        ({"waiting_since": None}, TypeError, "waiting_since = None; expected an integer."),
+        ({"evaluations_waited": -2}, ValueError, "evaluations_waited = -2; expected an integer >= 0."),
     ],
 )
-def test_a_refused_state_changes_nothing(change, error, message):
-    stopping = EarlyStopping(mode="max")
-    stopping.update(0.4, 10)
-    state = stopping.state()
-    with pytest.raises(error, match=message):
-        stopping.restore({**state, **change})
-    assert stopping.state() == state
-
-
-def test_a_state_with_an_entry_missing_is_refused():
+def test_an_impossible_state_is_refused_and_changes_nothing(change, error, message):
     stopping = EarlyStopping()
-    state = stopping.state()
-    del state["best"]
-    with pytest.raises(ValueError, match=r"state has the entries \['best_step', .*expected \['best', 'best_step', "):
-        stopping.restore(state)
+    stopping.update(0.5, 1)
+    before = stopping.state()
+    with pytest.raises(error) as caught:
+        stopping.restore(START | change)
+    assert str(caught.value) == message
+    assert stopping.state() == before
 
 
-def test_the_repr_rebuilds_the_rule():
-    stopping = EarlyStopping(patience=5, unit="steps", mode="max", min_delta=0.01, baseline=0.5, start_from=3)
-    assert repr(eval(repr(stopping))) == repr(stopping)
+@pytest.mark.parametrize("state", [{}, START | {"patience": 1}, {k: v for k, v in START.items() if k != "best"}])
+def test_a_state_with_other_entries_is_refused(state):
+    with pytest.raises(
+        ValueError, match=r"^state has the entries \[.*\]; expected \['best', 'best_step', .*\], as Early"
+    ):
+        EarlyStopping().restore(state)
+
+
+# Messages
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"unit": "epochs"}, ValueError, "unit = 'epochs'; expected 'evaluations' or 'steps'."),
+        ({"mode": "auto"}, ValueError, "mode = 'auto'; expected 'min' for a loss or 'max' for an accuracy."),
+        ({"patience": -1}, ValueError, "patience = -1; expected an integer >= 0."),
+        ({"patience": 1.0}, TypeError, "patience = 1.0; expected an integer."),
+        ({"patience": True}, TypeError, "patience = True; expected an integer."),
+        ({"start_from": -1}, ValueError, "start_from = -1; expected an integer >= 0."),
+        ({"start_from": "1"}, TypeError, "start_from = '1'; expected an integer."),
+        ({"min_delta": -0.1}, ValueError, "min_delta = -0.1; expected a finite number >= 0, in either mode."),
+        ({"min_delta": math.nan}, ValueError, "min_delta = nan; expected a finite number >= 0, in either mode."),
+        ({"min_delta": math.inf}, ValueError, "min_delta = inf; expected a finite number >= 0, in either mode."),
+        ({"min_delta": None}, TypeError, "min_delta = None; expected a number."),
+        ({"baseline": math.nan}, ValueError, "baseline = nan; expected a finite number, or None for no baseline."),
+        ({"baseline": "0.9"}, TypeError, "baseline = '0.9'; expected a number."),
+    ],
+)
+def test_impossible_options_are_refused(options, error, message):
+    with pytest.raises(error) as caught:
+        EarlyStopping(**options)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("value", "step", "error", "message"),
+    [
+        ("0.5", 6, TypeError, "value = '0.5'; expected a number."),
+        (None, 6, TypeError, "value = None; expected a number."),
+        (0.5, 6.0, TypeError, "step = 6.0; expected an integer."),
+        (0.5, -1, ValueError, "step = -1; expected an integer >= 0."),
+        (0.5, 5, ValueError, "step = 5, after step 5; expected a greater one. Use a new EarlyStopping for every run."),
+        (0.5, 4, ValueError, "step = 4, after step 5; expected a greater one. Use a new EarlyStopping for every run."),
+    ],
+)
+def test_an_impossible_update_is_refused_and_not_remembered(value, step, error, message):
+    stopping = EarlyStopping()
+    stopping.update(0.9, 5)
+    before = stopping.state()
+    with pytest.raises(error) as caught:
+        stopping.update(value, step)
+    assert str(caught.value) == message
+    assert stopping.state() == before
+
+
+def test_steps_before_start_from_must_rise_too():
+    stopping = EarlyStopping(start_from=10)
+    stopping.update(0.5, 5)
+    with pytest.raises(ValueError, match="step = 5, after step 5"):
+        stopping.update(0.5, 5)
+
+
+def test_its_text_makes_it_anew():
+    stopping = EarlyStopping(patience=3, unit="steps", mode="max", min_delta=0.1, baseline=0.5, start_from=2)
+    assert vars(eval(repr(stopping))) == vars(stopping)
