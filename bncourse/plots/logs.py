@@ -31,5 +31,5 @@ def draw_two_logs(axes: Axes, run: DeepNetworkRun) -> None:
         axes.plot(run.steps, 100 * run.accuracies(series), color=colour, linestyle=dashes, marker=marker, label=label)
     axes.axhline(10, color=COLOURS["black"], linewidth=1, linestyle=":")
     axes.annotate("chance", (run.steps[-1], 10), xytext=(0, -4), textcoords="offset points", ha="right", va="top")
-    axes.set(xlabel="training steps done (batch)", ylabel="accuracy in %", ylim=(0, 103))
+    axes.set(xlabel="batch", ylabel="accuracy in %", ylim=(0, 103))
     axes.legend(loc="center right")

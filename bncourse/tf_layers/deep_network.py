@@ -11,22 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from bncourse.nn.checks import fraction, positive_int
-from bncourse.tf_layers.runtime import tf, tf1
+from bncourse.tf_layers.runtime import start_weights, tf, tf1
 
 #: The article's text says 20 convolutional layers; its loop, ``range(1, 20)``, makes 19.
 CONV_LAYERS = 19
 
 IMAGE_SHAPE = (28, 28, 1)
 CLASSES = 10
-
-
-def _start_weights() -> Any:
-    """Return the Glorot uniform initializer of TensorFlow 1, the default of ``tf.layers`` in article A's time.
-
-    Today's default is Keras's Glorot initializer, which draws its seed from Python's global generator and ignores
-    the graph's: with it, two graphs of the same seed start from different weights.
-    """
-    return tf1.glorot_uniform_initializer()
 
 
 def fully_connected(
@@ -52,8 +43,8 @@ def fully_connected(
     tf.Tensor, shape (batch, units)
     """
     if not batch_norm:
-        return tf1.layers.dense(previous, units, activation=tf.nn.relu, kernel_initializer=_start_weights())
-    layer = tf1.layers.dense(previous, units, use_bias=False, kernel_initializer=_start_weights())
+        return tf1.layers.dense(previous, units, activation=tf.nn.relu, kernel_initializer=start_weights())
+    layer = tf1.layers.dense(previous, units, use_bias=False, kernel_initializer=start_weights())
     layer = tf1.layers.batch_normalization(layer, momentum=momentum, training=training)
     return tf.nn.relu(layer)
 
@@ -81,7 +72,7 @@ def conv_layer(previous: Any, depth: int, training: Any, *, batch_norm: bool = T
     tf.Tensor, shape (batch, new height, new width, 4 * depth)
     """
     maps, strides = 4 * depth, 2 if depth % 3 == 0 else 1
-    start = _start_weights()
+    start = start_weights()
     if not batch_norm:
         return tf1.layers.conv2d(previous, maps, 3, strides, "same", activation=tf.nn.relu, kernel_initializer=start)
     layer = tf1.layers.conv2d(previous, maps, 3, strides, "same", use_bias=False, kernel_initializer=start)
@@ -187,7 +178,7 @@ def build_deep_network(
             layer = conv_layer(layer, depth, training, batch_norm=batch_norm, momentum=momentum)
         layer = tf.reshape(layer, (-1, math.prod(layer.shape[1:])))
         layer = fully_connected(layer, 100, training, batch_norm=batch_norm, momentum=momentum)
-        logits = tf1.layers.dense(layer, CLASSES, kernel_initializer=_start_weights())
+        logits = tf1.layers.dense(layer, CLASSES, kernel_initializer=start_weights())
 
         loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits))
         updates = tuple(tf1.get_collection(tf1.GraphKeys.UPDATE_OPS))

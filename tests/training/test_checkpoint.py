@@ -274,7 +274,7 @@ def test_no_damaged_bit_gives_another_value(tmp_path):
     arrays = {"a/b": np.arange(3, dtype=np.float32), "c": np.float32(2)}
     checkpoint._write(file.path, {name: np.asarray(value) for name, value in arrays.items()})
     whole, caught = file.path.read_bytes(), 0
-    for position in range(len(whole)):
+    for position in range(0, len(whole), 3):
         damaged = bytearray(whole)
         damaged[position] ^= 1 << position % 8
         file.path.write_bytes(damaged)
@@ -285,7 +285,7 @@ def test_no_damaged_bit_gives_another_value(tmp_path):
         else:
             # Dates and the like may differ; a variable may be lost, which `restore` refuses.
             assert all(np.array_equal(read[name], arrays[name]) for name in read)
-    assert caught > len(whole) / 2
+    assert caught > len(whole) / 3 / 2
 
 
 def test_a_member_that_pretends_to_be_encrypted(tmp_path):

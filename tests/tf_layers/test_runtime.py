@@ -1,0 +1,91 @@
+"""TensorFlow as the articles' code needs it: legacy Keras behind it, quiet, and repeatable."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from bncourse.tf_layers import runtime, tf, tf1
+
+
+def run(code, **environment):
+    """Run code in a fresh interpreter, without what this process may have set for TensorFlow."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env={**clean, **environment}
+    )
+
+
+def test_tf_layers_work_after_the_import():
+    with tf1.Graph().as_default():
+        outputs = tf1.layers.dense(tf1.placeholder(tf.float32, (None, 3)), 2)
+    assert outputs.shape.as_list() == [None, 2]
+
+
+def test_import_is_silent_also_when_tensorflow_is_told_to_log():
+    done = run("import bncourse.tf_layers", TF_CPP_MIN_LOG_LEVEL="0")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_other_lines_on_standard_error_are_passed_on(capfd):
+    with runtime._without_greetings():
+        os.write(2, b"a real warning\n2026 oneDNN custom operations are on. You may see\nanother one\n")
+    assert capfd.readouterr().err == "a real warning\nanother one\n"
+
+
+def test_standard_error_is_restored_after_an_error(capfd):
+    def fail():
+        with runtime._without_greetings():
+            os.write(2, b"before\n")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "before\nafter\n"
+
+
+def test_import_refuses_when_tensorflow_came_first():
+    done = run("import tensorflow; import bncourse.tf_layers")
+    assert done.returncode == 1
+    assert "ImportError: TensorFlow was imported before bncourse.tf_layers" in done.stderr
+    assert "TF_USE_LEGACY_KERAS=1" in done.stderr
+
+
+def test_import_accepts_tensorflow_that_was_set_up_before():
+    assert run("import tensorflow; import bncourse.tf_layers", TF_USE_LEGACY_KERAS="1").returncode == 0
+
+
+def test_keras_3_is_to_be_had_in_the_same_process():
+    import keras
+
+    assert keras.__version__.startswith("3.")
+    assert not tf.keras.__version__.startswith("3.")
+
+
+def kernel(initializer):
+    with tf1.Graph().as_default():
+        tf1.set_random_seed(3)
+        tf1.layers.dense(tf1.placeholder(tf.float32, (None, 40)), 50, kernel_initializer=initializer)
+        with tf1.Session() as session:
+            session.run(tf1.global_variables_initializer())
+            return session.run(tf1.trainable_variables()[0])
+
+
+def test_start_weights_follow_the_seed_of_the_graph():
+    np.testing.assert_array_equal(kernel(runtime.start_weights()), kernel(runtime.start_weights()))
+
+
+def test_default_start_weights_do_not_follow_it():
+    # The reason for start_weights. If this fails, tf-keras has mended it and start_weights may go.
+    assert not np.array_equal(kernel(None), kernel(None))
+
+
+def test_start_weights_are_glorot_uniform():
+    weights = kernel(runtime.start_weights())
+    limit = np.sqrt(6 / (40 + 50))
+    assert np.abs(weights).max() < limit
+    assert np.abs(weights).max() > 0.99 * limit
+    assert weights.std() == pytest.approx(limit / np.sqrt(3), rel=0.05)
