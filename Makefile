@@ -59,6 +59,7 @@ portable: $(STAMP)  ## Compare the notebooks as another processor would compute 
 
 execute: $(STAMP)  ## Run chapters anew and store their outputs (CHAPTER=path, or all)
 	@$(BIN)/python -m bncourse.notebooks execute $(CHAPTER)
+	@$(BIN)/python -m bncourse.notebooks picture book/index.ipynb book/images/two-logs.png
 
 clean:  ## Remove what was built; the environment stays
 	rm -rf _build

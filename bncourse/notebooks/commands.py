@@ -60,6 +60,17 @@ def check(paths: _Paths = None) -> None:
 
 
 @app.command()
+def picture(
+    path: Annotated[Path, typer.Argument(help="Notebook.", exists=True, dir_okay=False)],
+    target: Annotated[Path, typer.Argument(help="PNG file to write.")],
+) -> None:
+    """Copy the first stored picture of a notebook to a file; the README shows one."""
+    from bncourse.notebooks import files
+
+    target.write_bytes(files.first_picture(files.read(path)))
+
+
+@app.command()
 def site(
     folder: Annotated[Path, typer.Argument(help="Folder of the built book.")] = Path("_build/html"),
 ) -> None:

@@ -77,6 +77,7 @@ def execute(path: Path, *, on_cell: Callable[[int, int], None] | None = None) ->
         kernel_name="python3",
         resources={"metadata": {"path": str(path.parent)}},
         on_cell_executed=count,
+        extra_arguments=["--IPKernelApp.log_level=40"],  # the kernel's greeting is not the reader's business
     )
     try:
         client.execute()

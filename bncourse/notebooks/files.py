@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import tempfile
 from pathlib import Path
@@ -110,6 +111,29 @@ def normalise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 def is_setup(cell: nbformat.NotebookNode) -> bool:
     """Tell whether this is the standard set-up cell."""
     return bool(cell.cell_type == "code" and cell.source.strip() == SETUP_SOURCE.strip())
+
+
+def first_picture(notebook: nbformat.NotebookNode) -> bytes:
+    """Return the first picture that a notebook's outputs hold, as the bytes of a PNG file.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    for cell in code_cells(notebook):
+        for output in cell.outputs:
+            if "image/png" in output.get("data", {}):
+                return base64.b64decode(output.data["image/png"])
+    raise ValueError("the notebook's outputs hold no picture: execute it first")
+
+
+def glued(notebook: nbformat.NotebookNode) -> dict[str, str]:
+    """Return the figures for the prose that a notebook's outputs hold (see `bncourse.notebooks.glue`)."""
+    records = [
+        output for cell in code_cells(notebook) for output in cell.outputs if "scrapbook" in output.get("metadata", {})
+    ]
+    return {record.metadata.scrapbook.name: next(iter(record.data.values())) for record in records}
 
 
 def write(notebook: nbformat.NotebookNode, path: Path) -> None:

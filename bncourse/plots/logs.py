@@ -32,4 +32,4 @@ def draw_two_logs(axes: Axes, run: DeepNetworkRun) -> None:
     axes.axhline(10, color=COLOURS["black"], linewidth=1, linestyle=":")
     axes.annotate("chance", (run.steps[-1], 10), xytext=(0, -4), textcoords="offset points", ha="right", va="top")
     axes.set(xlabel="batch", ylabel="accuracy in %", ylim=(0, 103))
-    axes.legend(loc="center right")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1))  # above: the curves cross the whole frame

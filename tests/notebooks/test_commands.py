@@ -66,3 +66,11 @@ def test_site_fails_on_a_foreign_request(tmp_path: Path) -> None:
 
 def test_a_missing_notebook_is_refused() -> None:
     assert run(app, ["notebooks", "execute", "gone.ipynb"]).exit_code == 2
+
+
+def test_picture_copies_the_first_stored_picture(chapter: nbformat.NotebookNode, store: Store, tmp_path: Path) -> None:
+    result = run(app, ["notebooks", "picture", str(store(chapter)), str(tmp_path / "x.png")])
+    assert "hold no picture" in str(result.exception)
+    chapter.cells[2].outputs = [nbformat.v4.new_output("display_data", data={"image/png": "aGVsbG8="})]
+    run(app, ["notebooks", "picture", str(store(chapter)), str(tmp_path / "x.png")])
+    assert (tmp_path / "x.png").read_bytes() == b"hello"

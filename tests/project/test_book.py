@@ -37,6 +37,15 @@ def test_every_picture_of_the_readme_is_there() -> None:
     assert all((ROOT / picture).is_file() for picture in local)
 
 
+def test_the_readme_shows_the_figure_and_the_numbers_of_the_opening_page() -> None:
+    opening = files.read(ROOT / "book" / "index.ipynb")
+    assert (ROOT / "book" / "images" / "two-logs.png").read_bytes() == files.first_picture(opening)
+    numbers = files.glued(opening)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"The training log says {numbers['index-training']} %." in readme
+    assert f"at the same step, says {numbers['index-validation']} %." in readme
+
+
 def test_a_cited_key_is_in_the_bibliography() -> None:
     known = set(re.findall(r"@\w+\{([^,]+),", (ROOT / "book" / "references.bib").read_text(encoding="utf-8")))
     for path in files.notebooks_of(ROOT):
