@@ -204,7 +204,7 @@ def train_deep_network(
     stream = draw_batches(data.train, batch_size, seed=seed)
     log = []
     begin = time.perf_counter()
-    with open_session(network) as session:
+    with open_session(network.graph) as session:
         session.run(network.initializer)
         for batch in tqdm(range(batches), desc="deep network", unit="batch", disable=not progress):
             images, labels = next(stream)
@@ -221,12 +221,23 @@ def train_deep_network(
     return DeepNetworkRun(configuration, tuple(log), validation, test, single, time.perf_counter() - begin)
 
 
-def open_session(network: DeepNetwork) -> Any:
-    """Return a session on the network's graph, to be closed after use (``with open_session(network) as session:``)."""
+def open_session(graph: Any) -> Any:
+    """Return a session on a graph: ``tf1.Session(graph=graph)``, but ready three seconds sooner.
+
+    Parameters
+    ----------
+    graph : tf.Graph
+        The network's graph.
+
+    Returns
+    -------
+    tf1.Session
+        To be closed after use: ``with open_session(network.graph) as session:``.
+    """
     configuration = tf1.ConfigProto()
     # TensorFlow would rewrite this graph for three seconds, and the steps would be no faster for it.
     configuration.graph_options.rewrite_options.disable_meta_optimizer = True
-    return tf1.Session(graph=network.graph, config=configuration)
+    return tf1.Session(graph=graph, config=configuration)
 
 
 def score(session: Any, network: DeepNetwork, images: Split, *, training: bool, chunk: int = CHUNK) -> Score:

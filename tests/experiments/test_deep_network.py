@@ -108,7 +108,7 @@ def test_forgotten_updates_leave_training_as_it_is_and_validation_behind():
 
 def test_scores_do_not_depend_on_the_chunks_with_moving_statistics():
     network = build_deep_network(conv_layers=2)
-    with open_session(network) as session:
+    with open_session(network.graph) as session:
         session.run(network.initializer)
         whole, parts = (score(session, network, DATA.test, training=False, chunk=chunk) for chunk in (25, 7))
     assert parts.accuracy == whole.accuracy
@@ -130,7 +130,7 @@ def test_no_more_than_a_chunk_goes_through_the_network_at_once(monkeypatch):
 
 def test_a_single_image_is_scored_alone():
     network = build_deep_network(conv_layers=2)
-    with open_session(network) as session:
+    with open_session(network.graph) as session:
         session.run(network.initializer)
         alone = score(session, network, DATA.test, training=True, chunk=1)
         together = score(session, network, DATA.test, training=True)
