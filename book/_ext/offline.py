@@ -1,7 +1,8 @@
 """Keep the built book free of what it would only need a network for.
 
-jupyter-book loads sphinx-thebe into every page, twice, although the course starts no kernels from its pages; the
-second copy is an error in the browser's console. And of the 24 MB of MathJax that sphinx-mathjax-offline copies, pages
+jupyter-book loads sphinx-thebe into every page, twice, although the course
+starts no kernels from its pages; the second copy is an error in the browser's
+console. And of the 24 MB of MathJax that sphinx-mathjax-offline copies, pages
 load one bundle and its fonts.
 """
 
@@ -17,9 +18,20 @@ from sphinx.application import Sphinx
 _MATHJAX_KEPT = {"tex-chtml.js", "input", "output", "ui"}
 
 
-def _drop_thebe(_app: Sphinx, _page: str, _template: str, context: dict[str, Any], _doctree: object) -> None:
+def _is_thebe(file: object) -> bool:
+    return "thebe" in f"{file}{vars(file)}".lower()
+
+
+def _drop_thebe(
+    _app: Sphinx,
+    _page: str,
+    _template: str,
+    context: dict[str, Any],
+    *_: object,
+) -> None:
     for kind in ("script_files", "css_files"):
-        context[kind] = [file for file in context[kind] if "thebe" not in f"{file}{vars(file)}".lower()]
+        kept = [file for file in context[kind] if not _is_thebe(file)]
+        context[kind] = kept
 
 
 def _trim_mathjax(app: Sphinx, error: Exception | None) -> None:
