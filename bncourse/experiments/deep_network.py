@@ -159,7 +159,7 @@ def train_deep_network(
 ) -> DeepNetworkRun:
     """Train the network of article A and keep a log with both sets of statistics.
 
-    A step costs about 40 ms on two CPU cores, an entry of the log about 3 s for 5,000 validation images (twice
+    A step costs about 40 ms on two CPU cores, an entry of the log about 1.5 s for 5,000 validation images (twice
     through the network) and 0.2 s for 300.
 
     Parameters
