@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from bncourse.data.batches import batches, one_hot
+from bncourse.data.batches import batches
 from bncourse.data.digits import load_digits
 from bncourse.data.fashion_mnist import load_fashion_mnist
 from bncourse.data.mnist import load_mnist
 from bncourse.data.splits import DataError, Dataset, Split
+from bncourse.nn.losses import one_hot
 
 __all__ = [
     "NAMES",

@@ -1,11 +1,10 @@
-"""Shuffled batches for training, and one-hot labels."""
+"""Shuffled batches for training."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
 from bncourse.data._checks import whole_number
 from bncourse.data.splits import FloatArray, IntArray, Split
@@ -71,38 +70,3 @@ def _draw(
             chosen = order[start : start + size]
             yield split.images[chosen], split.labels[chosen]
         epoch += 1
-
-
-def one_hot(labels: npt.ArrayLike, classes: int) -> FloatArray:
-    """Return labels as rows of zeros with a single one.
-
-    Parameters
-    ----------
-    labels
-        Whole numbers from 0 to ``classes - 1``, shape (n,).
-    classes
-        Number of classes.
-
-    Returns
-    -------
-    float32 array, shape (n, classes)
-
-    Raises
-    ------
-    TypeError
-        If the labels are no whole numbers.
-    ValueError
-        If they are not one-dimensional, or outside 0 to ``classes - 1``.
-    """
-    classes = whole_number("classes", classes, at_least=1)
-    numbers = np.asarray(labels)
-    if not np.issubdtype(numbers.dtype, np.integer):
-        raise TypeError(f"labels must be whole numbers, got an array of {numbers.dtype}")
-    if numbers.ndim != 1:
-        raise ValueError(f"labels must be one-dimensional, got the shape {numbers.shape}")
-    wrong = numbers[(numbers < 0) | (numbers >= classes)]
-    if wrong.size:
-        raise ValueError(f"labels must lie between 0 and {classes - 1}, got {wrong[0]}")
-    rows = np.zeros((len(numbers), classes), np.float32)
-    rows[np.arange(len(numbers)), numbers] = 1.0
-    return rows

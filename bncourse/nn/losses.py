@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from bncourse.nn.checks import FloatArray, IntArray, compute_dtype, float_array
+from bncourse.nn.checks import FloatArray, IntArray, compute_dtype, float_array, positive_int
 from bncourse.nn.layers import sigmoid
 
 Loss: TypeAlias = Callable[[npt.ArrayLike, npt.ArrayLike], tuple[float, FloatArray]]
@@ -79,11 +79,11 @@ def one_hot(labels: npt.ArrayLike, classes: int) -> npt.NDArray[np.float32]:
     Raises
     ------
     TypeError
-        If the labels are no integers.
+        If the labels or `classes` are no integers.
     ValueError
-        If they have another rank than 1, or one lies outside ``range(classes)``.
+        If the labels have another rank than 1, one lies outside ``range(classes)``, or `classes` is below 1.
     """
-    indices = class_labels(labels)
+    indices, classes = class_labels(labels), positive_int(classes, "classes")
     outside = indices[(indices < 0) | (indices >= classes)]
     if outside.size:
         raise ValueError(f"labels hold {outside[0]}; expected classes from 0 to {classes - 1}.")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bncourse.data import Split, batches, one_hot
+from bncourse.data import Split, batches
 
 
 def numbered(n: int) -> Split:
@@ -130,34 +130,3 @@ def test_impossible_arguments_fail_at_the_call(arguments, error, message):
 
 def test_numpy_integers_are_whole_numbers():
     assert len(next(batches(numbered(10), np.int64(3), seed=np.uint8(1)))[1]) == 3
-
-
-def test_one_hot():
-    got = one_hot(np.array([2, 0]), 3)
-    np.testing.assert_array_equal(got, [[0, 0, 1], [1, 0, 0]])
-    assert got.dtype == np.float32
-
-
-@given(st.lists(st.integers(0, 9), max_size=20))
-def test_argmax_undoes_one_hot(labels):
-    rows = one_hot(np.array(labels, np.uint8), 10)
-    assert rows.shape == (len(labels), 10)
-    assert rows.sum() == len(labels)
-    np.testing.assert_array_equal(rows.argmax(axis=1), labels)
-
-
-@pytest.mark.parametrize(
-    ("labels", "classes", "error", "message"),
-    [
-        ([0, 3], 3, ValueError, "labels must lie between 0 and 2, got 3"),
-        ([0, -1], 3, ValueError, "labels must lie between 0 and 2, got -1"),
-        ([[0]], 3, ValueError, r"labels must be one-dimensional, got the shape \(1, 1\)"),
-        ([0.0], 3, TypeError, "labels must be whole numbers, got an array of float64"),
-        ([True], 3, TypeError, "labels must be whole numbers, got an array of bool"),
-        ([0], 0, ValueError, "classes must be at least 1, got 0"),
-        ([0], "3", TypeError, "classes must be a whole number, got '3'"),
-    ],
-)
-def test_one_hot_refuses(labels, classes, error, message):
-    with pytest.raises(error, match=message):
-        one_hot(labels, classes)
