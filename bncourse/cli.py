@@ -9,7 +9,9 @@ import typer
 from bncourse import __version__
 from bncourse.notebooks.commands import app as notebooks
 
-app = typer.Typer(no_args_is_help=True, help="The command of the course on Batch Normalization.")
+app = typer.Typer(
+    no_args_is_help=True, help="Tools of the course on Batch Normalization: execute and check its notebooks."
+)
 app.add_typer(notebooks, name="notebooks")
 
 
@@ -26,4 +28,4 @@ def main(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and leave."),
     ] = False,
 ) -> None:
-    """Run the tools of the course on Batch Normalization."""
+    """Tools of the course on Batch Normalization: execute and check its notebooks."""

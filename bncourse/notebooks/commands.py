@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,11 +18,23 @@ _Paths = Annotated[
 ]
 
 
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Turn an error that the user can mend into one line, without a traceback."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
 @app.command()
+@_plain_errors()
 def execute(paths: _Paths = None) -> None:
     """Execute chapters, from the first cell to the last, and store their outputs.
 
-    A file is written only where something changed; a chapter that fails keeps what it had.
+    A file is written only where something changed; a chapter that fails keeps what it had. For example:
+    bncourse notebooks execute book/1-theory/what-bn-computes.ipynb
     """
     from bncourse.notebooks import files
     from bncourse.notebooks.execute import execute as run
@@ -43,6 +57,7 @@ def execute(paths: _Paths = None) -> None:
 
 
 @app.command()
+@_plain_errors()
 def check(paths: _Paths = None) -> None:
     """Check what nbval cannot: execution counts, stray errors, local paths, exempt cells, captions, contents."""
     from bncourse.notebooks import files
@@ -60,6 +75,7 @@ def check(paths: _Paths = None) -> None:
 
 
 @app.command()
+@_plain_errors()
 def picture(
     path: Annotated[Path, typer.Argument(help="Notebook.", exists=True, dir_okay=False)],
     target: Annotated[Path, typer.Argument(help="PNG file to write.")],
@@ -71,10 +87,11 @@ def picture(
 
 
 @app.command()
+@_plain_errors()
 def site(
     folder: Annotated[Path, typer.Argument(help="Folder of the built book.")] = Path("_build/html"),
 ) -> None:
-    """Check that the built pages load nothing from other hosts and miss nothing, and tell the size of the site."""
+    """Check that the built pages load nothing from other hosts and miss nothing (after `make book`)."""
     from bncourse.notebooks.site import foreign_requests, missing_files
 
     foreign, missing = foreign_requests(folder), missing_files(folder)

@@ -70,7 +70,29 @@ def test_a_missing_notebook_is_refused() -> None:
 
 def test_picture_copies_the_first_stored_picture(chapter: nbformat.NotebookNode, store: Store, tmp_path: Path) -> None:
     result = run(app, ["notebooks", "picture", str(store(chapter)), str(tmp_path / "x.png")])
-    assert "hold no picture" in str(result.exception)
+    assert result.exit_code == 1
+    assert result.output == "error: the notebook's outputs hold no picture: execute it first\n"
     chapter.cells[2].outputs = [nbformat.v4.new_output("display_data", data={"image/png": "aGVsbG8="})]
     run(app, ["notebooks", "picture", str(store(chapter)), str(tmp_path / "x.png")])
     assert (tmp_path / "x.png").read_bytes() == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["execute", "broken.ipynb"], "not a notebook"),
+        (["picture", "broken.ipynb", "x.png"], "not a notebook"),
+        (["site", "nowhere"], "holds no built book"),
+        (["check"], "no _toc.yml"),
+    ],
+)
+def test_errors_of_the_user_are_one_line_without_a_traceback(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("broken.ipynb").write_text("{", encoding="utf-8")
+    result = run(app, ["notebooks", *arguments])
+    assert result.exit_code == 1
+    assert "error: " in result.output
+    assert message in result.output
+    assert isinstance(result.exception, SystemExit)
