@@ -14,7 +14,8 @@ from bncourse.data import Dataset, Split, one_hot
 from bncourse.data import batches as draw_batches
 from bncourse.nn.checks import positive_int
 from bncourse.tf_layers import tf1
-from bncourse.tf_layers.deep_network import CLASSES, DeepNetwork, build_deep_network
+from bncourse.tf_layers.arguments import CLASSES
+from bncourse.tf_layers.deep_network import DeepNetwork, build_deep_network
 
 #: At most this many images are scored at once, so that memory stays bounded.
 CHUNK = 1_000

@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from bncourse.nn.checks import fraction, positive_int
+from bncourse.tf_layers.arguments import CLASSES, IMAGE_SHAPE, check_learning_rate, check_seed
 from bncourse.tf_layers.runtime import start_weights, tf, tf1
 
 #: The article's text says 20 convolutional layers; its loop, ``range(1, 20)``, makes 19.
 CONV_LAYERS = 19
-
-IMAGE_SHAPE = (28, 28, 1)
-CLASSES = 10
 
 
 def fully_connected(
@@ -162,8 +160,7 @@ def build_deep_network(
         If `conv_layers` or `seed` is not an integer.
     """
     fraction(momentum, "momentum", end=True)
-    if not (math.isfinite(learning_rate) and learning_rate > 0):
-        raise ValueError(f"learning_rate = {learning_rate}; expected a finite number > 0, for example 0.002.")
+    check_learning_rate(learning_rate)
     positive_int(conv_layers, "conv_layers")
     check_seed(seed)
 
@@ -189,20 +186,3 @@ def build_deep_network(
         accuracy = tf.reduce_mean(tf.cast(correct, tf.float32))
         initializer = tf1.global_variables_initializer()
     return DeepNetwork(graph, inputs, labels, training, logits, loss, accuracy, train_op, updates, initializer)
-
-
-def check_seed(seed: int) -> int:
-    """Return `seed` if TensorFlow's and NumPy's generators both accept it.
-
-    Raises
-    ------
-    TypeError
-        If it is not an integer.
-    ValueError
-        If it is negative.
-    """
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"seed = {seed!r}; expected an integer.")
-    if seed < 0:
-        raise ValueError(f"seed = {seed}; expected an integer >= 0.")
-    return seed

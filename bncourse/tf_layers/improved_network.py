@@ -6,15 +6,12 @@ layers are served by ``tf-keras`` (see `bncourse.tf_layers.runtime`).
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from bncourse.nn.checks import fraction
+from bncourse.tf_layers.arguments import CLASSES, IMAGE_SHAPE, check_learning_rate, check_seed
 from bncourse.tf_layers.runtime import start_weights, tf, tf1
-
-IMAGE_SHAPE = (28, 28, 1)
-CLASSES = 10
 
 #: Shares that dropout sets to zero: behind the pooling layer, and behind the fully connected layer.
 DROPOUT_RATES = (0.25, 0.5)
@@ -97,12 +94,8 @@ def build_improved_network(*, momentum: float = 0.9, learning_rate: float = 0.01
         If `seed` is not an integer.
     """
     fraction(momentum, "momentum", end=True)
-    if not (math.isfinite(learning_rate) and learning_rate > 0):
-        raise ValueError(f"learning_rate = {learning_rate}; expected a finite number > 0, for example 0.01.")
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"seed = {seed!r}; expected an integer.")
-    if seed < 0:
-        raise ValueError(f"seed = {seed}; expected an integer >= 0.")
+    check_learning_rate(learning_rate)
+    check_seed(seed)
 
     with tf1.Graph().as_default() as graph:
         tf1.set_random_seed(seed)

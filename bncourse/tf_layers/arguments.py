@@ -1,0 +1,39 @@
+"""What the articles' image networks share: the shape of their data, and checks of their arguments."""
+
+from __future__ import annotations
+
+import math
+
+#: Height, width and channels of an image.
+IMAGE_SHAPE = (28, 28, 1)
+CLASSES = 10
+
+
+def check_learning_rate(learning_rate: float) -> float:
+    """Return `learning_rate` if it is finite and above 0.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
+    """
+    if not (math.isfinite(learning_rate) and learning_rate > 0):
+        raise ValueError(f"learning_rate = {learning_rate}; expected a finite number > 0, for example 0.002.")
+    return learning_rate
+
+
+def check_seed(seed: int) -> int:
+    """Return `seed` if TensorFlow's and NumPy's generators both accept it.
+
+    Raises
+    ------
+    TypeError
+        If it is not an integer.
+    ValueError
+        If it is negative.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"seed = {seed!r}; expected an integer.")
+    if seed < 0:
+        raise ValueError(f"seed = {seed}; expected an integer >= 0.")
+    return seed
