@@ -29,6 +29,16 @@ def test_it_covers_the_true_mean_as_often_as_it_says() -> None:
     assert 0.935 < share < 0.965
 
 
+def test_each_column_has_the_interval_it_would_have_alone() -> None:
+    values = np.random.default_rng(0).normal(size=(5, 2, 3))
+    together = t_interval(values)
+    for place in np.ndindex(2, 3):
+        alone = t_interval(values[:, *place])
+        assert together.mean[place] == pytest.approx(alone.mean)
+        assert together.low[place] == pytest.approx(alone.low)
+        assert together.high[place] == pytest.approx(alone.high)
+
+
 def test_it_prints_with_any_format() -> None:
     assert f"{t_interval([1.0, 1.0]):.1f}" == "1.0 ± 0.0"
 
@@ -37,7 +47,8 @@ def test_it_prints_with_any_format() -> None:
     ("values", "level", "message"),
     [
         ([1.0], 0.95, r"values has shape \(1,\)"),
-        (np.ones((2, 2)), 0.95, r"values has shape \(2, 2\)"),
+        (np.ones((1, 2)), 0.95, r"values has shape \(1, 2\)"),
+        (3.0, 0.95, r"values has shape \(\)"),
         ([1.0, np.nan], 0.95, "values holds nan"),
         ([1.0, 2.0], 1.0, "level = 1.0"),
     ],
