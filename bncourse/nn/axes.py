@@ -60,14 +60,14 @@ class AxisSplit:
     reduced: tuple[int, ...]
 
     @classmethod
-    def of(cls, shape: tuple[int, ...], axis: Axis) -> AxisSplit:
-        """Split the axes of an array of `shape`; `axis` says which are kept.
+    def of(cls, shape: tuple[int, ...], axis: Axis, *, empty: bool = False) -> AxisSplit:
+        """Split the axes of an array of `shape`; `axis` says which are kept. `empty` allows no samples.
 
         Raises
         ------
         ValueError
             If the rank is not 2 to 5, if `axis` lies outside it, names an axis twice or leaves none to average over,
-            or if there is nothing to average because an axis has length 0.
+            or if there is nothing to average because an axis has length 0 (unless `empty` allows it).
         """
         rank, axes = len(shape), axis_tuple(axis)
         if rank not in RANKS:
@@ -84,7 +84,7 @@ class AxisSplit:
         reduced = tuple(a for a in range(rank) if a not in kept)
         if not reduced:
             raise ValueError(f"axis = {axis!r} keeps every axis of x (shape {shape}); leave one to average over.")
-        if prod(shape) == 0:
+        if not empty and prod(shape) == 0:
             raise ValueError(f"x has shape {shape} and holds no numbers; statistics need at least one.")
         return cls(shape, kept, reduced)
 

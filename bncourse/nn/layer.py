@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -98,6 +100,47 @@ class Layer:
         self._check_weights(weights)
         for name, value in weights.items():
             setattr(self, name, np.array(value))
+
+    def save(self, path: str | Path) -> None:
+        """Write all weights, moving statistics included, to the npz file `path`.
+
+        The file appears complete or not at all. It holds plain arrays, no pickles, and not what the optimiser remembers.
+
+        Raises
+        ------
+        ValueError
+            If it was not called yet and so has no weights.
+        OSError
+            If the file cannot be written.
+        """
+        weights = self.weights
+        try:
+            same_names(weights, self._expected_names(), repr(self))
+        except ValueError as error:
+            raise ValueError("save before the first call: there are no weights yet; call it once.") from error
+        target = Path(path)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            with temporary.open("wb") as file:
+                np.savez(file, allow_pickle=False, **weights)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def load(self, path: str | Path) -> None:
+        """Take over the weights that `save` wrote; layer or network may be new, but must be built alike.
+
+        Raises
+        ------
+        ValueError
+            If the weights do not fit, or the file holds pickles.
+        OSError
+            If the file cannot be read.
+        """
+        with np.load(path, allow_pickle=False) as arrays:
+            self.set_weights(dict(arrays))
 
     def _check_weights(self, weights: Mapping[str, npt.ArrayLike]) -> None:
         same_names(weights, self._expected_names(), repr(self))

@@ -11,17 +11,29 @@ import numpy.typing as npt
 
 from bncourse.nn.axes import Axis, AxisSplit, axis_tuple
 from bncourse.nn.batch_norm import (
+    BatchNormCache,
     Gradients,
     batch_norm_backward,
     batch_norm_inference,
     batch_norm_inference_backward,
     batch_norm_train,
+    momentum_at,
     update_moving,
 )
 from bncourse.nn.checks import FloatArray, compute_dtype, float_array, fraction, not_negative
+from bncourse.nn.fast import (
+    FastCache,
+    fast_batch_norm_backward,
+    fast_batch_norm_inference,
+    fast_batch_norm_train,
+    supports,
+)
 from bncourse.nn.layer import Layer
 
 VarianceKind = Literal["population", "sample"]
+
+#: From this many numbers on the fast functions are faster than the plain ones.
+WORTH_THE_BLOCKS = 20_000
 
 
 class BatchNorm(Layer):
@@ -48,6 +60,14 @@ class BatchNorm(Layer):
         Which variance enters the moving average: ``"population"``, divided by n (Keras), or ``"sample"``, divided by
         n - 1 (the fused TensorFlow kernel, PyTorch). The batch itself is normalised with the population variance
         either way. A batch with n = 1 has no sample variance; its population variance, 0, is used.
+    bias_corrected
+        Whether the moving averages forget their start values at the first update, as Adam's do and as the
+        ``zero_debias_moving_mean`` of ``tf.contrib.layers`` did; see :func:`bncourse.nn.momentum_at`.
+    gamma_start, beta_start, moving_mean_start, moving_variance_start
+        Start values: a number for all channels, or an array of the shape of the parameters.
+    fast
+        Whether large inputs go to the functions of :mod:`bncourse.nn.fast`. They give the same but for rounding, and
+        keep x for `backward`: do not change it in between.
 
     Attributes
     ----------
@@ -56,7 +76,7 @@ class BatchNorm(Layer):
         kept, the lengths of those axes in ascending order. They are float32 for float16 and float32 inputs, float64
         for float64.
     moving_mean, moving_variance
-        The moving averages, of the same shape; ``None`` before the first call. They start at 0 and 1.
+        The moving averages, of the same shape; ``None`` before the first call.
     updates
         How many batches the moving averages have seen.
     trainable
@@ -75,6 +95,18 @@ class BatchNorm(Layer):
     -----
     The option `moving_variance` is a word, the attribute `moving_variance` an array; the word is kept in
     `variance_kind`.
+
+    What happens at the edges, where the frameworks agree as they do:
+
+    ================================  ==================================================================================
+    a batch of one (n = 1)            y = beta, dx = 0; the variance 0 enters the average
+    a constant channel                y = beta, whatever its value
+    no samples                        training: an error; inference: an empty y, and gradients of 0
+    NaN or infinity in a channel      training: all of this channel's y is NaN, and so are its moving statistics from
+                                      then on; inference: only where it stands
+    overflow                          never silent: NumPy warns. Statistics of float16 are computed in float32
+    momentum 0; momentum 1            the last batch's statistics; the start values for ever
+    ================================  ==================================================================================
 
     Examples
     --------
@@ -95,6 +127,13 @@ class BatchNorm(Layer):
         center: bool = True,
         scale: bool = True,
         moving_variance: VarianceKind = "population",
+        *,
+        bias_corrected: bool = False,
+        gamma_start: npt.ArrayLike = 1.0,
+        beta_start: npt.ArrayLike = 0.0,
+        moving_mean_start: npt.ArrayLike = 0.0,
+        moving_variance_start: npt.ArrayLike = 1.0,
+        fast: bool = True,
     ) -> None:
         super().__init__()
         axis_tuple(axis)
@@ -106,12 +145,58 @@ class BatchNorm(Layer):
         self.center = center
         self.scale = scale
         self.variance_kind = moving_variance
+        self.bias_corrected = bias_corrected
+        self.starts = {
+            name: _start(value, f"{name}_start")
+            for name, value in (
+                ("gamma", gamma_start),
+                ("beta", beta_start),
+                ("moving_mean", moving_mean_start),
+                ("moving_variance", moving_variance_start),
+            )
+        }
+        if (self.starts["moving_variance"] < 0).any():
+            raise ValueError(f"moving_variance_start = {moving_variance_start!r}; expected numbers >= 0.")
+        self.fast = fast
         self.gamma: FloatArray | None = None
         self.beta: FloatArray | None = None
         self.moving_mean: FloatArray | None = None
         self.moving_variance: FloatArray | None = None
         self.updates = np.array(0)
         self._gradients_of_last_call: Callable[[FloatArray], Gradients] | None = None
+
+    @classmethod
+    def like_pytorch(
+        cls, momentum: float | None = 0.1, eps: float = 1e-5, affine: bool = True, *, axis: Axis = 1, **options: Any
+    ) -> BatchNorm:
+        """Return the layer that ``torch.nn.BatchNorm1d``, ``2d`` or ``3d`` is, given their arguments.
+
+        Parameters
+        ----------
+        momentum
+            PyTorch's: the share of the *new* value, in [0, 1]; ``None`` gives the cumulative average in both.
+        eps
+            Epsilon.
+        affine
+            Whether to have gamma and beta (there ``weight`` and ``bias``).
+        axis
+            1, as PyTorch always has it.
+        options
+            Further arguments of :class:`BatchNorm`.
+
+        Raises
+        ------
+        ValueError
+            If an argument is out of its range.
+
+        Notes
+        -----
+        The moving variance takes the sample variance, as there. PyTorch refuses a training batch with one number a
+        channel; this layer returns beta.
+        """
+        share = None if momentum is None else 1.0 - fraction(momentum, "momentum", end=True)
+        options = {"moving_variance": "sample", "center": affine, "scale": affine, **options}
+        return cls(axis, share, eps, **options)
 
     def __call__(self, x: npt.ArrayLike, training: bool = True, mask: npt.ArrayLike | None = None) -> FloatArray:
         """Return y for `x`, of the same shape and type.
@@ -134,7 +219,8 @@ class BatchNorm(Layer):
             If the rank, an axis, the number of channels or the mask does not fit.
         """
         x = float_array(x, "x")
-        axes = AxisSplit.of(x.shape, self.axis)
+        learns = training and self.trainable
+        axes = AxisSplit.of(x.shape, self.axis, empty=not learns)
         if self.moving_mean is not None and self.moving_mean.shape != axes.kept_shape:
             raise ValueError(
                 f"x has shape {x.shape}, so {axes.kept_shape} along axis = {self.axis!r}; this layer was built for "
@@ -144,37 +230,51 @@ class BatchNorm(Layer):
             axes.expand_mask(mask)
         if self.moving_mean is None:
             self._build(axes.kept_shape, compute_dtype(x))
-        y = self._train(x, mask) if training and self.trainable else self._infer(x)
+        y = self._train(x, mask) if learns else self._infer(x)
         self._output_shape = y.shape
         return y
 
     def _build(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
-        self.gamma = np.ones(shape, dtype) if self.scale else None
-        self.beta = np.zeros(shape, dtype) if self.center else None
-        self.moving_mean = np.zeros(shape, dtype)
-        self.moving_variance = np.ones(shape, dtype)
+        wrong = {name: start.shape for name, start in self.starts.items() if start.shape not in ((), shape)}
+        if wrong:
+            raise ValueError(f"start values have the shapes {wrong}; expected a number, or {shape} for this x.")
+        new = {name: np.full(shape, start, dtype) for name, start in self.starts.items()}
+        self.gamma = new["gamma"] if self.scale else None
+        self.beta = new["beta"] if self.center else None
+        self.moving_mean, self.moving_variance = new["moving_mean"], new["moving_variance"]
 
     def _train(self, x: FloatArray, mask: npt.ArrayLike | None) -> FloatArray:
         assert self.moving_mean is not None
         assert self.moving_variance is not None
-        y, cache = batch_norm_train(x, self.gamma, self.beta, epsilon=self.epsilon, axis=self.axis, mask=mask)
+        given: dict[str, Any] = {"epsilon": self.epsilon, "axis": self.axis}
+        cache: BatchNormCache | FastCache
+        if mask is None and self._is_fast(x):
+            y, cache = fast_batch_norm_train(x, self.gamma, self.beta, **given)
+            backward: Callable[[FloatArray], Gradients] = partial(fast_batch_norm_backward, cache=cache)
+        else:
+            y, cache = batch_norm_train(x, self.gamma, self.beta, **given, mask=mask)
+            backward = partial(batch_norm_backward, cache=cache)
         variance = cache.variance
         if self.variance_kind == "sample":
             variance = variance * (cache.count / max(cache.count - 1, 1))
         seen = int(self.updates)
-        momentum = seen / (seen + 1) if self.momentum is None else self.momentum
-        self.moving_mean = update_moving(self.moving_mean, cache.mean, momentum)
+        momentum = momentum_at(self.momentum, seen, self.bias_corrected)
+        moved = update_moving(self.moving_mean, cache.mean, momentum)
         self.moving_variance = update_moving(self.moving_variance, variance, momentum)
-        self.updates = np.array(seen + 1)
-        self._gradients_of_last_call = partial(batch_norm_backward, cache=cache)
+        self.moving_mean, self.updates = moved, np.array(seen + 1)
+        self._gradients_of_last_call = backward
         return y
 
     def _infer(self, x: FloatArray) -> FloatArray:
         given: dict[str, Any] = {"moving_mean": self.moving_mean, "moving_variance": self.moving_variance}
         given |= {"epsilon": self.epsilon, "axis": self.axis}
-        y = batch_norm_inference(x, self.gamma, self.beta, **given)
+        infer = fast_batch_norm_inference if self._is_fast(x) else batch_norm_inference
+        y = infer(x, self.gamma, self.beta, **given)
         self._gradients_of_last_call = partial(batch_norm_inference_backward, x=x, gamma=self.gamma, **given)
         return y
+
+    def _is_fast(self, x: FloatArray) -> bool:
+        return self.fast and x.size >= WORTH_THE_BLOCKS and supports(x, self.axis)
 
     def _backward(self, dy: FloatArray) -> FloatArray:
         assert self._gradients_of_last_call is not None
@@ -195,6 +295,15 @@ class BatchNorm(Layer):
 
     def __repr__(self) -> str:
         return (
-            f"BatchNorm(axis={self.axis!r}, momentum={self.momentum}, epsilon={self.epsilon}, "
-            f"center={self.center}, scale={self.scale}, moving_variance={self.variance_kind!r})"
+            f"{type(self).__name__}(axis={self.axis!r}, momentum={self.momentum}, epsilon={self.epsilon}, "
+            f"center={self.center}, scale={self.scale}, moving_variance={self.variance_kind!r}"
+            f"{', bias_corrected=True' if self.bias_corrected else ''})"
         )
+
+
+def _start(value: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:
+    """Return a start value as float64, checked to be finite."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+        raise ValueError(f"{name} = {value!r}; expected finite numbers.")
+    return array.astype(np.float64)

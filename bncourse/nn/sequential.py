@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import ceil
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -304,47 +302,6 @@ class Sequential(Layer):
             number, _, name = key.partition(".")
             parts[int(number)][name] = value
         return parts
-
-    def save(self, path: str | Path) -> None:
-        """Write all weights, moving statistics included, to the npz file `path`.
-
-        The file appears complete or not at all. It holds plain arrays, no pickles, and not the optimiser's memory.
-
-        Raises
-        ------
-        ValueError
-            If the network was not called yet and so has no weights.
-        OSError
-            If the file cannot be written.
-        """
-        weights = self.weights
-        try:
-            same_names(weights, self._expected_names(), "this network")
-        except ValueError as error:
-            raise ValueError("save before the first call: the network has no weights yet; call it once.") from error
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            with temporary.open("wb") as file:
-                np.savez(file, allow_pickle=False, **weights)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-    def load(self, path: str | Path) -> None:
-        """Take over the weights that `save` wrote; the network may be new, but must have the same layers.
-
-        Raises
-        ------
-        ValueError
-            If the weights do not fit the layers, or the file holds pickles.
-        OSError
-            If the file cannot be read.
-        """
-        with np.load(path, allow_pickle=False) as arrays:
-            self.set_weights(dict(arrays))
 
     def __repr__(self) -> str:
         return f"Sequential([{', '.join(map(repr, self.layers))}])"

@@ -397,7 +397,7 @@ def test_saving_puts_a_new_file_in_place_of_the_old_one(tmp_path):
 
 
 def test_a_network_that_was_never_called_has_nothing_to_save(tmp_path):
-    with pytest.raises(ValueError, match="save before the first call: the network has no weights yet"):
+    with pytest.raises(ValueError, match="save before the first call: there are no weights yet"):
         network().save(tmp_path / "network.npz")
     assert list(tmp_path.iterdir()) == []
 

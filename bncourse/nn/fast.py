@@ -1,0 +1,454 @@
+r"""Batch Normalization at the speed of memory: the functions of :mod:`bncourse.nn.batch_norm`, in blocks.
+
+The plain functions make half a dozen arrays of the size of x, and each of them travels through memory. Here the data
+are worked on in blocks that stay in the processor's cache, twice: once for the sums, once for the result. Three more
+things make it fast; the book's chapter on exactness and speed measures each.
+
+- *Long inner loops.* Channels last, a parameter is repeated until it is a couple of thousand numbers long; then NumPy's
+  innermost loop runs that far, and not just over the channels.
+- *Sums as products.* A sum over rows is a product with a row of ones, which BLAS does several times faster than
+  ``np.sum``. Each product is kept so small that BLAS takes no second thread for it: on busy processors its threads
+  wait for each other for milliseconds.
+- *One pass for mean and variance.* The sum and the sum of squares are enough, but only where the mean is not large
+  beside the standard deviation: their difference cancels. Data that need it are shifted by a rough mean first (Chan,
+  Golub and LeVeque 1983, "Algorithms for Computing the Sample Variance"), and the result is checked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from contextvars import copy_context
+from dataclasses import dataclass
+from functools import cache
+from math import prod
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from bncourse.nn.axes import Axis, AxisSplit
+from bncourse.nn.batch_norm import Gradients
+from bncourse.nn.checks import FloatArray, float_array, not_negative, same_shape
+
+#: Numbers in a block: one and a half megabytes in float32.
+BLOCK = 393_216
+#: Numbers in one product with ones at most; OpenBLAS shares out products of more than 9,216 among threads.
+PRODUCT = 8_192
+#: Numbers in one of NumPy's innermost loops, about, and in one row of a product.
+LOOP, ROW = 2_048, 256
+#: More channels than this, or shorter rows of one channel, are left to the plain functions.
+MOST_CHANNELS, SHORTEST_ROW = 4_096, 32
+#: Threads that work at once. More than a few only wait for the memory.
+THREADS = min(4, os.cpu_count() or 1)
+#: Rows looked at to choose a shift.
+SAMPLE = 64
+#: Largest square of a mean, in variances, that needs no shift; the sums then lose less than three bits.
+NEAR = 4.0
+
+Sums: TypeAlias = npt.NDArray[np.float64]
+
+
+class _ChannelsLast:
+    """x of shape (rows, channels): the channels take turns in memory."""
+
+    def __init__(self, rows: int, channels: int, dtype: npt.DTypeLike) -> None:
+        self.channels, self.size = channels, rows * channels
+        self.row = channels * max(1, ROW // channels)
+        # Powers of two, so that a product is made of whole loops, and a block of whole products.
+        self.ones = np.ones((1, _power_of_two(PRODUCT // self.row)), dtype)
+        self.loop = self.row * min(self.ones.size, _power_of_two(LOOP // self.row))
+        self.product = self.row * self.ones.size
+        self.whole = self.size // self.product * self.product
+
+    def cut(self, x: FloatArray) -> list[FloatArray]:
+        """Return the blocks of x; what is left over after the last whole product is one by itself."""
+        flat = x.reshape(-1)
+        table = flat[: self.whole].reshape(-1, self.loop)
+        step = max(1, BLOCK // self.product) * (self.product // self.loop)
+        blocks = [table[start : start + step] for start in range(0, len(table), step)]
+        if self.whole < self.size:
+            blocks.append(flat[self.whole :].reshape(-1, self.channels))
+        return blocks
+
+    def spread(self, parameter: Sums, blocks: list[FloatArray]) -> list[FloatArray]:
+        """Return the parameter once for each block, in a form that broadcasts with it."""
+        long = np.tile(parameter.astype(blocks[0].dtype), blocks[0].shape[1] // self.channels)
+        return [long[: block.shape[1]] for block in blocks]
+
+    def sample(self, x: FloatArray) -> FloatArray:
+        """Return some rows of x."""
+        rows = x.reshape(-1, self.channels)
+        return rows[:: -(-len(rows) // SAMPLE)]
+
+    def sums(self, block: FloatArray) -> FloatArray:
+        """Return sums over parts of a block, a part a row; :meth:`total` adds them up."""
+        if block.shape[1] == self.loop and block.size % self.product == 0:
+            return np.asarray(np.matmul(self.ones, block.reshape(-1, self.ones.size, self.row)))[:, 0]
+        rest = np.zeros((1, self.row), block.dtype)
+        rest[0, : self.channels] = block.sum(axis=0)
+        return rest
+
+    def dots(self, some: FloatArray, others: FloatArray, scratch: FloatArray) -> FloatArray:
+        """Return what `sums` returns, of the products of two blocks."""
+        return self.sums(np.multiply(some, others, out=scratch))
+
+    def total(self, *parts: Sequence[FloatArray]) -> Sums:
+        """Return the sums for every channel, in float64; one row for each of `parts`."""
+        table = _table(parts).reshape(len(parts), -1, self.row)
+        rows: Sums = np.ones(table.shape[1]) @ table
+        total: Sums = rows.reshape(len(parts), -1, self.channels).sum(axis=1)
+        return total
+
+
+class _ChannelsFirst:
+    """x of shape (outer, channels, inner), seen as rows of `inner` numbers, each of one channel."""
+
+    def __init__(self, outer: int, channels: int, inner: int, dtype: npt.DTypeLike) -> None:
+        self.outer, self.channels = outer, channels
+        self.loop = inner
+        self.ones = np.ones(inner, dtype)
+        self.step = max(1, BLOCK // inner)
+
+    def cut(self, x: FloatArray) -> list[FloatArray]:
+        """Return the blocks of x."""
+        rows = x.reshape(-1, self.loop)
+        return [rows[start : start + self.step] for start in range(0, len(rows), self.step)]
+
+    def spread(self, parameter: Sums, blocks: list[FloatArray]) -> list[FloatArray]:
+        """Return the parameter once for each block, in a form that broadcasts with it."""
+        column = np.tile(parameter.astype(blocks[0].dtype), self.outer)[:, None]
+        return [column[start : start + self.step] for start in range(0, len(column), self.step)]
+
+    def sample(self, x: FloatArray) -> FloatArray:
+        """Return some rows of x, a channel a column."""
+        cube = x.reshape(self.outer, self.channels, self.loop)
+        some = cube[:: -(-self.outer // 8), :, :: -(-self.loop // 8)]
+        return some.swapaxes(1, 2).reshape(-1, self.channels)
+
+    def sums(self, block: FloatArray) -> FloatArray:
+        """Return the sum of every row."""
+        return np.asarray(np.vecdot(block, self.ones))
+
+    def dots(self, some: FloatArray, others: FloatArray, _scratch: FloatArray) -> FloatArray:
+        """Return the sums of the products, row by row."""
+        return np.asarray(np.vecdot(some, others))
+
+    def total(self, *parts: Sequence[FloatArray]) -> Sums:
+        """Return the sums for every channel, in float64; one row for each of `parts`."""
+        total: Sums = _table(parts).reshape(len(parts), self.outer, self.channels).sum(axis=1)
+        return total
+
+
+_Layout: TypeAlias = _ChannelsLast | _ChannelsFirst
+
+
+@dataclass(frozen=True)
+class FastCache:
+    """What the backward pass needs of the forward pass in training mode.
+
+    It holds x itself, not a copy: x must not be changed before the backward pass.
+
+    Attributes
+    ----------
+    mean, variance
+        Statistics of the batch (population variance), of the shape of gamma.
+    count
+        How many numbers each of them was formed from.
+    """
+
+    mean: FloatArray
+    variance: FloatArray
+    count: int
+    x: FloatArray
+    shift: Sums | None
+    rest: Sums  # the mean of x - shift
+    inverse_std: Sums
+    gamma: Sums
+    layout: _Layout
+    axes: AxisSplit
+
+
+def supports(x: FloatArray, axis: Axis) -> bool:
+    """Tell whether the fast functions work on `x`.
+
+    They need float32 or float64, in one piece of memory, and kept axes that are neighbours. Everything else, and every
+    mask, is for the plain functions.
+
+    Raises
+    ------
+    ValueError
+        If the rank or the axis is impossible.
+    """
+    return _layout(x, AxisSplit.of(x.shape, axis)) is not None
+
+
+def fast_batch_norm_train(
+    x: npt.ArrayLike, gamma: FloatArray | None, beta: FloatArray | None, *, epsilon: float, axis: Axis
+) -> tuple[FloatArray, FastCache]:
+    """Return what :func:`bncourse.nn.batch_norm_train` returns, several times faster.
+
+    Parameters, result and errors are the same, without a mask; the cache is for :func:`fast_batch_norm_backward`.
+
+    Raises
+    ------
+    TypeError
+        If x holds no floats.
+    ValueError
+        If a shape, an axis or epsilon is impossible, or :func:`supports` says no.
+    """
+    x, axes, layout = _prepare(x, axis)
+    epsilon = not_negative(epsilon, "epsilon")
+    scale, offset = _parameter(gamma, 1.0, "gamma", axes), _parameter(beta, 0.0, "beta", axes)
+
+    shift = _rough_mean(layout.sample(x))
+    rest, variance = _moments(x, shift, layout)
+    if not _near(rest, variance):  # the sample misled, or x holds NaN
+        shift = _rounded(rest if shift is None else shift + rest, x)
+        rest, variance = _moments(x, shift, layout)
+
+    inverse_std = 1 / np.sqrt(variance + epsilon)
+    factor = scale * inverse_std
+    y = _affine(x, shift, factor, offset - rest * factor, layout)
+    mean = rest if shift is None else shift + rest
+    shape, count = axes.kept_shape, x.size // layout.channels
+    return y, FastCache(
+        mean.astype(x.dtype).reshape(shape),
+        variance.astype(x.dtype).reshape(shape),
+        count,
+        x,
+        shift,
+        rest,
+        inverse_std,
+        scale,
+        layout,
+        axes,
+    )
+
+
+def fast_batch_norm_backward(dy: npt.ArrayLike, cache: FastCache) -> Gradients:
+    """Return what :func:`bncourse.nn.batch_norm_backward` returns, several times faster.
+
+    With ``d = x - shift`` the compact form is ``dx = a dy + b d + c``, where a, b and c are numbers for each channel.
+    Parameters, result and errors are the same.
+    """
+    x, layout, inverse_std = cache.x, cache.layout, cache.inverse_std
+    dy = same_shape(float_array(dy, "dy"), x.shape, "dy", "y")
+    dy = np.ascontiguousarray(dy, x.dtype)
+    dbeta, products = _gradient_sums(dy, x, cache.shift, layout)
+    dgamma = (products - cache.rest * dbeta) * inverse_std
+
+    a = cache.gamma * inverse_std
+    b = -a * inverse_std * dgamma / cache.count
+    c = -a * dbeta / cache.count - cache.rest * b
+    dx = _combine(dy, x, cache.shift, a, b, c, layout)
+    shape = cache.axes.kept_shape
+    return dx, dgamma.astype(x.dtype).reshape(shape), dbeta.astype(x.dtype).reshape(shape)
+
+
+def fast_batch_norm_inference(
+    x: npt.ArrayLike,
+    gamma: FloatArray | None,
+    beta: FloatArray | None,
+    moving_mean: FloatArray,
+    moving_variance: FloatArray,
+    *,
+    epsilon: float,
+    axis: Axis,
+) -> FloatArray:
+    """Return what :func:`bncourse.nn.batch_norm_inference` returns, several times faster.
+
+    Parameters, result and errors are the same; :func:`supports` must say yes.
+    """
+    x, axes, layout = _prepare(x, axis)
+    scale, offset = _parameter(gamma, 1.0, "gamma", axes), _parameter(beta, 0.0, "beta", axes)
+    mean = _parameter(moving_mean, 0.0, "moving_mean", axes)
+    variance = _parameter(moving_variance, 1.0, "moving_variance", axes)
+    scale = scale / np.sqrt(variance + not_negative(epsilon, "epsilon"))
+    # A large mean is subtracted first: the products would cancel. What rounding takes from it, the offset gives back.
+    shift = None if _near(mean, variance) else _rounded(mean, x)
+    rest = mean if shift is None else mean - shift
+    return _affine(x, shift, scale, offset - rest * scale, layout)
+
+
+def _prepare(x: npt.ArrayLike, axis: Axis) -> tuple[FloatArray, AxisSplit, _Layout]:
+    x = float_array(x, "x")
+    axes = AxisSplit.of(x.shape, axis)
+    layout = _layout(x, axes)
+    if layout is None:
+        raise ValueError(
+            f"x has dtype {x.dtype} and shape {x.shape}, with axis = {axis!r}; the fast functions need float32 or "
+            "float64 in one piece of memory and neighbouring axes. Use the plain functions."
+        )
+    return x, axes, layout
+
+
+def _layout(x: FloatArray, axes: AxisSplit) -> _Layout | None:
+    """Return how x lies in memory, or ``None`` if the plain functions must do."""
+    first, last = axes.kept[0], axes.kept[-1] + 1
+    if x.dtype not in (np.float32, np.float64) or not x.flags.c_contiguous or last - first > len(axes.kept):
+        return None
+    outer, channels, inner = prod(x.shape[:first]), prod(axes.kept_shape), prod(x.shape[last:])
+    if inner == 1:
+        return _ChannelsLast(outer, channels, x.dtype) if channels <= MOST_CHANNELS else None
+    return _ChannelsFirst(outer, channels, inner, x.dtype) if inner >= SHORTEST_ROW else None
+
+
+def _parameter(value: FloatArray | None, default: float, name: str, axes: AxisSplit) -> Sums:
+    """Return a parameter in float64, as one row of channels."""
+    if value is None:
+        return np.full(prod(axes.kept_shape), default)
+    checked = same_shape(float_array(value, name), axes.kept_shape, name, "x along the axes kept")
+    return checked.astype(np.float64).reshape(-1)
+
+
+def _near(mean: Sums, variance: Sums) -> bool:
+    """Tell whether no mean is large beside its standard deviation."""
+    return bool((np.square(mean) <= NEAR * variance).all())
+
+
+def _rough_mean(sample: FloatArray) -> Sums | None:
+    """Return the mean of a few rows to shift by, or ``None`` if x needs no shift."""
+    rows = sample.astype(np.float64)
+    mean = rows.mean(axis=0)
+    return None if _near(mean, np.square(rows - mean).mean(axis=0)) else _rounded(mean, sample)
+
+
+def _rounded(mean: Sums, x: FloatArray) -> Sums:
+    """Return what is left of a mean in the type of x, in which it will be subtracted."""
+    return mean.astype(x.dtype).astype(np.float64)
+
+
+def _moments(x: FloatArray, shift: Sums | None, layout: _Layout) -> tuple[Sums, Sums]:
+    """Return mean and variance of ``x - shift``, in one pass."""
+
+    def work(room: FloatArray, block: FloatArray, by: FloatArray | None) -> tuple[FloatArray, FloatArray]:
+        d = block if by is None else np.subtract(block, by, out=room)
+        return layout.sums(d), layout.dots(d, d, room)
+
+    blocks = layout.cut(x)
+    results = _run(work, layout, blocks, _shifts(shift, layout, blocks))
+    mean, square = layout.total(*zip(*results, strict=True)) * (layout.channels / x.size)
+    return mean, np.maximum(square - np.square(mean), 0.0)
+
+
+def _affine(x: FloatArray, shift: Sums | None, scale: Sums, offset: Sums, layout: _Layout) -> FloatArray:
+    """Return ``(x - shift) * scale + offset``."""
+
+    def work(
+        _: FloatArray, block: FloatArray, y: FloatArray, by: FloatArray | None, times: FloatArray, plus: FloatArray
+    ) -> None:
+        d = block if by is None else np.subtract(block, by, out=y)
+        np.multiply(d, times, out=y)
+        np.add(y, plus, out=y)
+
+    y = np.empty_like(x)
+    blocks = layout.cut(x)
+    given = (_shifts(shift, layout, blocks), layout.spread(scale, blocks), layout.spread(offset, blocks))
+    _run(work, layout, blocks, layout.cut(y), *given)
+    return y
+
+
+def _gradient_sums(dy: FloatArray, x: FloatArray, shift: Sums | None, layout: _Layout) -> Sums:
+    """Return the sums of dy, and of dy times ``x - shift``."""
+
+    def work(
+        room: FloatArray, block: FloatArray, dy: FloatArray, by: FloatArray | None
+    ) -> tuple[FloatArray, FloatArray]:
+        d = block if by is None else np.subtract(block, by, out=room)
+        return layout.sums(dy), layout.dots(dy, d, room)
+
+    blocks = layout.cut(x)
+    results = _run(work, layout, blocks, layout.cut(dy), _shifts(shift, layout, blocks))
+    return layout.total(*zip(*results, strict=True))
+
+
+def _combine(
+    dy: FloatArray, x: FloatArray, shift: Sums | None, a: Sums, b: Sums, c: Sums, layout: _Layout
+) -> FloatArray:
+    """Return ``a * dy + b * (x - shift) + c``."""
+
+    def work(
+        room: FloatArray,
+        block: FloatArray,
+        dy: FloatArray,
+        dx: FloatArray,
+        by: FloatArray | None,
+        of_dy: FloatArray,
+        of_x: FloatArray,
+        plus: FloatArray,
+    ) -> None:
+        d = block if by is None else np.subtract(block, by, out=room)
+        np.multiply(d, of_x, out=room)
+        np.add(room, plus, out=room)
+        np.multiply(dy, of_dy, out=dx)
+        np.add(dx, room, out=dx)
+
+    dx = np.empty_like(x)
+    blocks = layout.cut(x)
+    given = (_shifts(shift, layout, blocks), *(layout.spread(part, blocks) for part in (a, b, c)))
+    _run(work, layout, blocks, layout.cut(dy), layout.cut(dx), *given)
+    return dx
+
+
+def _run(
+    work: Callable[..., Any], layout: _Layout, blocks: list[FloatArray], *others: Sequence[FloatArray | None]
+) -> list[Any]:
+    """Return ``work(room, block, other, ...)`` for every block, in order.
+
+    NumPy lets go of the interpreter inside its loops, so several threads get on at once. How the work is cut does not
+    depend on their number, and so the result does not, to the last bit.
+    """
+    results: list[Any] = [None] * len(blocks)
+    tasks = enumerate(zip(blocks, *others, strict=True))  # shared: whoever is free takes the next
+
+    def several() -> None:
+        room = np.empty(blocks[0].size, blocks[0].dtype)
+        with _short_buffers(layout):
+            for i, (block, *rest) in tasks:
+                results[i] = work(room[: block.size].reshape(block.shape), block, *rest)
+
+    # A copy of the context takes the caller's np.errstate along.
+    helpers = [_pool().submit(copy_context().run, several) for _ in range(min(THREADS, len(blocks)) - 1)]
+    try:
+        several()
+    finally:
+        wait(helpers)
+    for helper in helpers:
+        helper.result()
+    return results
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS - 1, thread_name_prefix="bncourse")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
+
+
+def _shifts(shift: Sums | None, layout: _Layout, blocks: list[FloatArray]) -> Sequence[FloatArray | None]:
+    return [None] * len(blocks) if shift is None else layout.spread(shift, blocks)
+
+
+def _table(parts: Sequence[Sequence[FloatArray]]) -> Sums:
+    return np.concatenate([array for part in parts for array in part], dtype=np.float64)
+
+
+def _power_of_two(largest: int) -> int:
+    """Return the largest power of two that is not above `largest`, and 1 at least."""
+    return 1 << max(0, largest.bit_length() - 1)
+
+
+@contextmanager
+def _short_buffers(layout: _Layout) -> Iterator[None]:
+    """Keep NumPy from copying a short factor of a long loop into a buffer each time round."""
+    if layout.loop < LOOP // 4:
+        yield
+        return
+    with np.errstate():  # its end puts the buffers back as well
+        np.setbufsize(16)
+        yield
