@@ -5,17 +5,22 @@ import math
 import numpy as np
 import pytest
 from nn_oracles import gradient
+from scipy import integrate, special, stats
 
 from bncourse.nn import (
+    SELU,
+    AlphaDropout,
     Dense,
     Dropout,
     Flatten,
     Layer,
     ReLU,
+    Sequential,
     Sigmoid,
     sigmoid_cross_entropy,
     softmax_cross_entropy,
 )
+from bncourse.nn.layers import SELU_ALPHA, SELU_SCALE
 from bncourse.nn.losses import one_hot
 
 
@@ -169,6 +174,50 @@ def test_sigmoid_does_not_overflow():
     assert y.dtype == np.float32
 
 
+def standard_normal_mean(function):
+    """Mean of a function of a standard normal number, by quadrature on either side of the kink at 0."""
+    return sum(integrate.quad(lambda z: function(z) * stats.norm.pdf(z), *ends)[0] for ends in ((-30, 0), (0, 30)))
+
+
+def test_selu_in_closed_form():
+    x = np.array([[-2.0, -1e-9, 0.0, 3.0]])
+    expected = SELU_SCALE * np.array([[SELU_ALPHA * (math.exp(-2) - 1), -SELU_ALPHA * 1e-9, 0.0, 3.0]])
+    np.testing.assert_allclose(SELU()(x), expected, rtol=1e-8)
+
+
+def test_selu_keeps_mean_0_and_variance_1():
+    layer = SELU()
+    assert standard_normal_mean(lambda z: layer(np.array([[z]])).item()) == pytest.approx(0, abs=1e-12)
+    assert standard_normal_mean(lambda z: layer(np.array([[z]])).item() ** 2) == pytest.approx(1, abs=1e-12)
+
+
+def test_the_constants_of_selu_have_a_closed_form():
+    # the two equations of the test above, solved (Klambauer et al. 2017)
+    alpha = -math.sqrt(2 / math.pi) / (special.erfc(math.sqrt(0.5)) * math.exp(0.5) - 1)
+    assert pytest.approx(alpha, rel=1e-15) == SELU_ALPHA
+
+
+def test_selu_backward_agrees_with_finite_differences():
+    layer, x = SELU(), np.array([[-3.0, -0.5, 0.4, 2.0]])
+    layer(x)
+    np.testing.assert_allclose(layer.backward(np.ones((1, 4))), gradient(lambda v: layer(v).sum(), x), atol=1e-9)
+
+
+def test_selu_does_not_overflow_and_keeps_small_differences():
+    layer = SELU()
+    y = layer(np.array([[-1000.0, -1e-6, 1000.0]], np.float32))
+    np.testing.assert_allclose(y, [[-1.7580993, -1.7580993e-6, 1050.7010]], rtol=1e-6)
+    np.testing.assert_allclose(layer.backward(np.ones((1, 3), np.float32)), [[0.0, 1.7580976, 1.0507010]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("make", [SELU, lambda: AlphaDropout(0.3, seed=0), lambda: Dropout(0.3, seed=0)])
+def test_the_activations_keep_the_type_of_x(make, dtype):
+    layer, x = make(), numbers(3, 4).astype(dtype)
+    y = layer(x)
+    assert y.dtype == layer.backward(y).dtype == dtype
+
+
 def test_flatten():
     layer, x = Flatten(), numbers(2, 3, 4)
     y = layer(x)
@@ -185,13 +234,15 @@ def test_flatten_refuses_an_x_without_batch_axis():
         Flatten()(numbers(3))
 
 
-@pytest.mark.parametrize("layer", [ReLU(), Sigmoid(), Flatten(), Dropout(0.5), Dense(2)])
+@pytest.mark.parametrize("layer", [ReLU(), SELU(), Sigmoid(), Flatten(), Dropout(0.5), AlphaDropout(0.5), Dense(2)])
 def test_backward_before_forward_is_refused(layer):
     with pytest.raises(RuntimeError, match=rf"{type(layer).__name__}\(.*\): backward before forward; call the layer"):
         layer.backward(np.ones((2, 2)))
 
 
-@pytest.mark.parametrize("layer", [ReLU(), Sigmoid(), Flatten(), Dropout(0.5, seed=0), Dense(2)])
+@pytest.mark.parametrize(
+    "layer", [ReLU(), SELU(), Sigmoid(), Flatten(), Dropout(0.5, seed=0), AlphaDropout(0.5, seed=0), Dense(2)]
+)
 def test_the_layers_share_the_checks_of_x_and_dy(layer):
     with pytest.raises(TypeError, match="x has dtype int64; expected floating-point numbers"):
         layer(np.ones((2, 3), int))
@@ -221,33 +272,91 @@ def test_dropout_passes_the_gradient_where_it_passed_x():
     np.testing.assert_array_equal(layer.backward(np.ones((10, 10))), y)
 
 
-def test_dropout_changes_nothing_in_inference_mode():
-    layer, x = Dropout(0.5, seed=0), numbers(4, 3)
+BOTH = pytest.mark.parametrize("make", [Dropout, AlphaDropout])
+
+
+@BOTH
+def test_dropout_changes_nothing_in_inference_mode(make):
+    layer, x = make(0.5, seed=0), numbers(4, 3)
     layer(x, training=True)
     np.testing.assert_array_equal(layer(x, training=False), x)
     np.testing.assert_array_equal(layer.backward(x), x)
 
 
-def test_dropout_draws_anew_at_each_call_and_the_same_in_each_run():
-    layer, again, x = Dropout(0.5, seed=3), Dropout(0.5, seed=3), np.ones((20, 20))
+@BOTH
+def test_dropout_draws_anew_at_each_call_and_the_same_in_each_run(make):
+    layer, again, x = make(0.5, seed=3), make(0.5, seed=3), np.ones((20, 20))
     first, second = layer(x), layer(x)
     assert not np.array_equal(first, second)
     np.testing.assert_array_equal([again(x), again(x)], [first, second])
 
 
-def test_dropout_without_seed_differs_from_layer_to_layer():
+@BOTH
+def test_a_call_that_a_later_layer_refuses_costs_no_draw(make):
+    layer, again, x = make(0.5, seed=3), make(0.5, seed=3), np.ones((20, 20))
+    with pytest.raises(ValueError, match="built for 3"):
+        Sequential([layer, built_for_three_inputs()])(x)
+    np.testing.assert_array_equal(layer(x), again(x))
+
+
+def built_for_three_inputs():
+    layer = Dense(2)
+    layer(np.ones((1, 3)))
+    return layer
+
+
+@BOTH
+def test_dropout_without_seed_differs_from_layer_to_layer(make):
     x = np.ones((20, 20))
-    assert not np.array_equal(Dropout(0.5)(x), Dropout(0.5)(x))
+    assert not np.array_equal(make(0.5)(x), make(0.5)(x))
 
 
-def test_dropout_keeps_the_type_of_x():
-    assert Dropout(0.3, seed=0)(np.ones((2, 3), np.float16)).dtype == np.float16
+@BOTH
+def test_dropout_at_rate_0_changes_nothing(make):
+    x = numbers(4, 3)
+    np.testing.assert_array_equal(make(0.0)(x), x)
 
 
+@BOTH
 @pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
-def test_dropout_refuses_a_rate_outside_its_range(rate):
+def test_dropout_refuses_a_rate_outside_its_range(make, rate):
     with pytest.raises(ValueError, match=rf"rate = {rate}; expected a number in \[0, 1\)"):
-        Dropout(rate)
+        make(rate)
+
+
+@BOTH
+def test_dropout_says_what_it_is(make):
+    assert repr(make(0.25, seed=3)) == f"{make.__name__}(0.25, seed=3)"
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.25, 0.5])
+def test_alpha_dropout_keeps_mean_0_and_variance_1(rate):
+    x = numbers(2000, 1000)
+    y = AlphaDropout(rate, seed=0)(x)
+    assert y.mean() == pytest.approx(0.0, abs=0.005)  # seven standard deviations: 1 / sqrt(2e6) each
+    assert y.var() == pytest.approx(1.0, abs=0.01)
+    assert Dropout(rate, seed=0)(x).var() > 1.04  # plain dropout does not
+
+
+def test_alpha_dropout_in_closed_form():
+    x, q, limit = numbers(50, 40), 0.7, -1.0507009873554805 * 1.6732632423543772
+    y = AlphaDropout(0.3, seed=0)(x)
+    # the line y = a x + b of which a standard normal x, set to `limit` with probability 0.3, comes out standardised
+    mean, square = 0.3 * limit, q * 1 + 0.3 * limit**2
+    a = 1 / math.sqrt(square - mean**2)
+    b = -a * mean
+    dropped = np.isclose(y, a * limit + b)
+    np.testing.assert_allclose(y[~dropped], a * x[~dropped] + b, rtol=1e-12, atol=1e-12)
+    assert dropped.mean() == pytest.approx(0.3, abs=0.07)  # seven standard deviations
+
+
+def test_alpha_dropout_backward_agrees_with_finite_differences():
+    x, dy = numbers(4, 5), numbers(4, 5, seed=1)
+    layer = AlphaDropout(0.4, seed=0)
+    layer(x)
+    numeric = gradient(lambda v: (AlphaDropout(0.4, seed=0)(v) * dy).sum(), x)
+    assert (numeric == 0).any()
+    np.testing.assert_allclose(layer.backward(dy), numeric, atol=1e-10)
 
 
 # Losses

@@ -43,6 +43,44 @@ def test_the_epsilon_of_adam_stands_beside_the_uncorrected_root():
     assert abs(after - paper) > 0.05
 
 
+def test_algorithm_1_has_epsilon_beside_the_corrected_root():
+    # Kingma and Ba (2015), algorithm 1, line by line
+    alpha, beta_1, beta_2, epsilon = 0.1, 0.8, 0.95, 0.3
+    theta, m, v, expected = 1.0, 0.0, 0.0, []
+    gradients = [0.5, -2.0, 0.1, 0.0]
+    for t, g in enumerate(gradients, start=1):
+        m = beta_1 * m + (1 - beta_1) * g
+        v = beta_2 * v + (1 - beta_2) * g**2
+        m_hat, v_hat = m / (1 - beta_1**t), v / (1 - beta_2**t)
+        theta = theta - alpha * m_hat / (math.sqrt(v_hat) + epsilon)
+        expected.append(theta)
+    arguments = alpha, beta_1, beta_2, epsilon
+    assert run(Adam(*arguments, epsilon_beside="corrected"), gradients) == pytest.approx(expected, rel=1e-12)
+    assert run(Adam(*arguments), gradients) != pytest.approx(expected, rel=1e-2)
+
+
+def test_without_epsilon_the_two_forms_of_adam_are_one():
+    gradients = [0.5, -2.0, 0.1]
+    one, other = (run(Adam(0.1, epsilon=0.0, epsilon_beside=word), gradients) for word in ("corrected", "uncorrected"))
+    assert one == pytest.approx(other, rel=1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-12)])
+@pytest.mark.parametrize("epsilon", [1e-8, 1e-2])
+def test_the_corrected_form_is_that_of_pytorch(dtype, tolerance, epsilon):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    parameter = rng.normal(size=5).astype(dtype)
+    theirs = torch.nn.Parameter(torch.tensor(parameter))
+    step = torch.optim.Adam([theirs], lr=0.01, betas=(0.8, 0.95), eps=epsilon)
+    ours = Adam(0.01, 0.8, 0.95, epsilon, epsilon_beside="corrected")
+    for gradient in (1e-3 * rng.normal(size=(20, 5))).astype(dtype):
+        ours.update({"p": parameter}, {"p": gradient})
+        theirs.grad = torch.tensor(gradient)
+        step.step()
+    np.testing.assert_allclose(parameter, theirs.detach().numpy(), rtol=tolerance, atol=tolerance)
+
+
 def test_parameters_change_in_place():
     parameter = np.ones(2, np.float32)
     SGD(1.0).update({"p": parameter}, {"p": np.ones(2, np.float32)})
@@ -86,6 +124,7 @@ def test_a_missing_gradient_changes_no_parameter(gradients, message):
         (lambda: Adam(beta_1=1.0), r"beta_1 = 1\.0; expected a number in \[0, 1\)"),
         (lambda: Adam(beta_2=-1), "beta_2 = -1"),
         (lambda: Adam(epsilon=-1e-8), "epsilon = -1e-08"),
+        (lambda: Adam(epsilon_beside="root"), "epsilon_beside = 'root'; expected 'uncorrected' or 'corrected'"),
     ],
 )
 def test_impossible_arguments_are_refused(make, message):

@@ -1,0 +1,401 @@
+r"""Batch Renormalization (Ioffe 2017): Batch Normalization whose training output agrees with inference.
+
+With the statistics :math:`\mu_B, \sigma_B` of the batch and the moving ones :math:`\mu, \sigma`::
+
+    r = clip(sigma_B / sigma, 1 / r_max, r_max)
+    d = clip((mu_B - mu) / sigma, -d_max, d_max)
+    y = gamma * (x_hat * r + d) + beta,    x_hat = (x - mu_B) / sigma_B
+
+Where nothing is clipped, ``x_hat * r + d = (x - mu) / sigma``: what inference computes. The gradient takes `r` and `d`
+for constants, but still flows through the statistics of the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from bncourse.nn.axes import Axis, AxisSplit, axis_tuple
+from bncourse.nn.batch_norm import (
+    BatchNormCache,
+    Gradients,
+    batch_norm_backward,
+    batch_norm_inference,
+    batch_norm_inference_backward,
+    batch_norm_train,
+    update_moving,
+)
+from bncourse.nn.checks import FloatArray, compute_dtype, float_array, fraction, not_negative, same_shape
+from bncourse.nn.layer import Layer
+
+
+@dataclass(frozen=True)
+class BatchRenormCache:
+    """What the backward pass needs of the forward pass in training mode.
+
+    Attributes
+    ----------
+    normalized
+        Cache of the Batch Normalization within, without gamma and beta; holds the statistics of the batch.
+    r, d
+        The corrections after clipping, of the shape of gamma.
+    gamma
+        The scale that was used; ``None`` means 1.
+    axes
+        The axes of x: kept and averaged over.
+    dtype
+        Type of x, and so of y and dx.
+    """
+
+    normalized: BatchNormCache
+    r: FloatArray
+    d: FloatArray
+    gamma: FloatArray | None
+    axes: AxisSplit
+    dtype: np.dtype[Any]
+
+    @property
+    def mean(self) -> FloatArray:
+        """Means of the batch, of the shape of gamma."""
+        return self.normalized.mean
+
+    @property
+    def variance(self) -> FloatArray:
+        """Population variances of the batch, of the shape of gamma."""
+        return self.normalized.variance
+
+
+def batch_renorm_train(
+    x: npt.ArrayLike,
+    gamma: FloatArray | None,
+    beta: FloatArray | None,
+    moving_mean: FloatArray,
+    moving_variance: FloatArray,
+    *,
+    r_max: float,
+    d_max: float,
+    epsilon: float,
+    axis: Axis,
+) -> tuple[FloatArray, BatchRenormCache]:
+    """Normalise `x` with its own statistics, corrected towards the moving ones.
+
+    Parameters
+    ----------
+    x
+        Array of floats of rank 2 to 5.
+    gamma, beta
+        Scale and offset, of the shape of the kept axes in ascending order; ``None`` leaves them out.
+    moving_mean, moving_variance
+        The moving statistics before this batch, of the shape of gamma.
+    r_max, d_max
+        Bounds of the corrections: ``r_max >= 1`` and ``d_max >= 0``, both without a unit; infinity means no bound.
+    epsilon
+        Added to both variances, in the units of x squared.
+    axis
+        The axes that keep their own statistics.
+
+    Returns
+    -------
+    y
+        Of the shape and type of x.
+    cache
+        For :func:`batch_renorm_backward`; holds ``cache.mean``, ``cache.variance``, ``cache.r`` and ``cache.d``.
+
+    Raises
+    ------
+    TypeError
+        If x holds no floats.
+    ValueError
+        If a shape, an axis, epsilon or a bound is impossible.
+    """
+    x = float_array(x, "x")
+    axes, dtype = AxisSplit.of(x.shape, axis), compute_dtype(x)
+    r_max, d_max = _r_bound(r_max), _d_bound(d_max)
+    gamma, beta = (_parameter(array, name, axes, dtype) for array, name in ((gamma, "gamma"), (beta, "beta")))
+    mean, variance = (
+        _statistic(array, name, axes, dtype)
+        for array, name in ((moving_mean, "moving_mean"), (moving_variance, "moving_variance"))
+    )
+    # The inner call gets x in the type to calculate in, so that x_hat is not rounded to float16 on the way.
+    x_hat, normalized = batch_norm_train(x.astype(dtype, copy=False), None, None, epsilon=epsilon, axis=axis)
+
+    sigma = np.sqrt(variance + epsilon)
+    r = np.clip(np.sqrt(normalized.variance + epsilon) / sigma, 1 / r_max, r_max)
+    d = np.clip((normalized.mean - mean) / sigma, -d_max, d_max)
+    y = x_hat * axes.expand(r) + axes.expand(d)
+    y = y if gamma is None else axes.expand(gamma) * y
+    y = y if beta is None else y + axes.expand(beta)
+    return y.astype(x.dtype, copy=False), BatchRenormCache(normalized, r, d, gamma, axes, x.dtype)
+
+
+def batch_renorm_backward(dy: npt.ArrayLike, cache: BatchRenormCache) -> Gradients:
+    """Return the gradients of a loss, given `dy`, its gradient with respect to y; `r` and `d` count as constants.
+
+    Then y is linear in x_hat, and all follows from the gradients of Batch Normalization without gamma and beta:
+    ``dx`` times ``gamma * r``, and ``dgamma = r * sum(dy x_hat) + d * sum(dy)``.
+
+    Parameters
+    ----------
+    dy
+        Of the shape of y.
+    cache
+        From :func:`batch_renorm_train`.
+
+    Returns
+    -------
+    dx, dgamma, dbeta
+        `dx` has the shape and type of x, the other two have the shape of gamma.
+
+    Raises
+    ------
+    TypeError
+        If dy holds no floats.
+    ValueError
+        If dy has another shape than y.
+    """
+    dx, dy_x_hat, dbeta = batch_norm_backward(dy, cache.normalized)
+    slope = cache.r if cache.gamma is None else cache.gamma * cache.r
+    dx = (dx * cache.axes.expand(slope)).astype(cache.dtype, copy=False)
+    return dx, cache.r * dy_x_hat + cache.d * dbeta, dbeta
+
+
+class MovingStatisticsLayer(Layer):
+    """What Batch Renormalization and Ghost Batch Normalization share with `BatchNorm`.
+
+    That is: gamma and beta, the moving statistics, and inference mode. A subclass writes `_train`, which returns y,
+    the statistics to move towards (pairs of mean and variance, in order) and the function for the gradients.
+    """
+
+    _parameter_names: ClassVar = ("gamma", "beta")
+    _statistic_names: ClassVar = ("moving_mean", "moving_variance", "updates")
+
+    def __init__(self, axis: Axis, momentum: float | None, epsilon: float, center: bool, scale: bool) -> None:
+        super().__init__()
+        axis_tuple(axis)
+        self.axis = axis
+        self.momentum = None if momentum is None else fraction(momentum, "momentum", end=True)
+        self.epsilon = not_negative(epsilon, "epsilon")
+        self.center = center
+        self.scale = scale
+        self.gamma: FloatArray | None = None
+        self.beta: FloatArray | None = None
+        self.moving_mean: FloatArray | None = None
+        self.moving_variance: FloatArray | None = None
+        self.updates = np.array(0)
+        self._gradients_of_last_call: Callable[[FloatArray], Gradients] | None = None
+
+    def _train(self, x: FloatArray, state: MovingState) -> Trained:
+        raise NotImplementedError
+
+    def _forward(self, x: FloatArray, training: bool) -> FloatArray:
+        batch_counts = training and self.trainable
+        axes = AxisSplit.of(x.shape, self.axis, empty=not batch_counts)
+        if self.moving_mean is not None and self.moving_mean.shape != axes.kept_shape:
+            raise ValueError(
+                f"x has shape {x.shape}, so {axes.kept_shape} along axis = {self.axis!r}; this layer was built for "
+                f"{self.moving_mean.shape}. Use a new layer for other channels."
+            )
+        state = self._state(axes.kept_shape, compute_dtype(x))
+        if batch_counts:
+            trained = self._train(x, state)
+            y, gradients = trained.y, trained.gradients
+            state = self._moved(state, trained.statistics)
+        else:
+            y, gradients = self._infer(x, state)
+        self.gamma, self.beta = state.gamma, state.beta
+        self.moving_mean, self.moving_variance, self.updates = state.moving_mean, state.moving_variance, state.updates
+        self._gradients_of_last_call = gradients
+        return y
+
+    def _state(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> MovingState:
+        """Return the layer's arrays, or at the first call their start values."""
+        if self.moving_mean is not None and self.moving_variance is not None:
+            return MovingState(self.gamma, self.beta, self.moving_mean, self.moving_variance, self.updates)
+        gamma = np.ones(shape, dtype) if self.scale else None
+        beta = np.zeros(shape, dtype) if self.center else None
+        return MovingState(gamma, beta, np.zeros(shape, dtype), np.ones(shape, dtype), self.updates)
+
+    def _moved(self, state: MovingState, statistics: list[tuple[FloatArray, FloatArray]]) -> MovingState:
+        """Return the state after its moving averages saw the `statistics`, one after the other."""
+        moving_mean, moving_variance, seen = state.moving_mean, state.moving_variance, int(state.updates)
+        for mean, variance in statistics:
+            momentum = seen / (seen + 1) if self.momentum is None else self.momentum
+            moving_mean = update_moving(moving_mean, mean, momentum)
+            moving_variance = update_moving(moving_variance, variance, momentum)
+            seen += 1
+        return MovingState(state.gamma, state.beta, moving_mean, moving_variance, np.array(seen))
+
+    def _infer(self, x: FloatArray, state: MovingState) -> tuple[FloatArray, Callable[[FloatArray], Gradients]]:
+        given: dict[str, Any] = {"moving_mean": state.moving_mean, "moving_variance": state.moving_variance}
+        given |= {"epsilon": self.epsilon, "axis": self.axis}
+        y = batch_norm_inference(x, state.gamma, state.beta, **given)
+        return y, partial(batch_norm_inference_backward, x=x, gamma=state.gamma, **given)
+
+    def _backward(self, dy: FloatArray) -> FloatArray:
+        assert self._gradients_of_last_call is not None
+        dx, dgamma, dbeta = self._gradients_of_last_call(dy)
+        gradients = {"gamma": dgamma, "beta": dbeta}
+        self.gradients = {name: gradients[name] for name in self._expected_names() & gradients.keys()}
+        return dx
+
+    def _expected_names(self) -> set[str]:
+        absent = {name for name, has in (("gamma", self.scale), ("beta", self.center)) if not has}
+        return super()._expected_names() - absent
+
+    def _check_weights(self, weights: Mapping[str, npt.ArrayLike]) -> None:
+        super()._check_weights(weights)
+        shapes = {name: np.shape(value) for name, value in weights.items() if name != "updates"}
+        if len(set(shapes.values())) > 1:
+            raise ValueError(f"{self!r}: the weights have different shapes {shapes}; expected one.")
+
+
+@dataclass(frozen=True)
+class MovingState:
+    """Arrays of the layer, before or after a call."""
+
+    gamma: FloatArray | None
+    beta: FloatArray | None
+    moving_mean: FloatArray
+    moving_variance: FloatArray
+    updates: npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a call in training mode gives: y, statistics to move towards (in order), and the gradients."""
+
+    y: FloatArray
+    statistics: list[tuple[FloatArray, FloatArray]]
+    gradients: Callable[[FloatArray], Gradients]
+
+
+class BatchRenorm(MovingStatisticsLayer):
+    r"""Batch Renormalization (Ioffe 2017, algorithm 1).
+
+    Training mode computes :math:`y = \gamma (\hat x r + d) + \beta`, where :math:`\hat x` is normalised with the
+    statistics of the batch; `r` and `d` correct it towards the moving statistics, as far as `r_max` and `d_max` allow.
+    Then the moving statistics are updated. Inference mode is that of :class:`bncourse.nn.BatchNorm`.
+
+    With ``r_max=1, d_max=0`` the layer is Batch Normalization. Without bounds, training computes what inference
+    computes with the moving statistics before the update.
+
+    Parameters
+    ----------
+    axis, momentum, epsilon, center, scale
+        As in :class:`bncourse.nn.BatchNorm`.
+    r_max
+        Bound of `r`, the ratio of the standard deviations: ``1/r_max <= r <= r_max``. One or greater; may be infinite.
+    d_max
+        Bound of `d`, the difference of the means in standard deviations: ``-d_max <= d <= d_max``. Zero or greater;
+        may be infinite.
+
+    Attributes
+    ----------
+    r_max, d_max
+        May be set during training. The moving statistics start at 0 and 1, and until they fit the data, `r` and `d`
+        correct towards values that mean nothing: so start with 1 and 0, and raise them slowly, as the paper does.
+        Their values are not saved with the weights.
+    gamma, beta, moving_mean, moving_variance, updates, trainable, gradients
+        As in :class:`bncourse.nn.BatchNorm`. ``trainable = False`` means inference mode.
+
+    Raises
+    ------
+    TypeError
+        If `axis` is not made of ints.
+    ValueError
+        If an argument is out of its range; the same when `r_max` or `d_max` is set later.
+
+    Notes
+    -----
+    The paper averages the standard deviation, ``sqrt(variance + epsilon)``. This layer averages the variance and takes
+    ``sigma = sqrt(moving_variance + epsilon)``: so it is exactly `BatchNorm` for ``r_max=1, d_max=0``, and the two
+    can exchange their weights. The root of the average is never below the average of the roots.
+
+    Examples
+    --------
+    >>> layer, x = BatchRenorm(r_max=np.inf, d_max=np.inf), np.array([[1.0], [3.0]])
+    >>> expected = layer(x, training=False)
+    >>> bool(np.allclose(layer(x, training=True), expected))
+    True
+    """
+
+    def __init__(
+        self,
+        axis: Axis = -1,
+        momentum: float | None = 0.99,
+        epsilon: float = 1e-3,
+        r_max: float = 3.0,
+        d_max: float = 5.0,
+        center: bool = True,
+        scale: bool = True,
+    ) -> None:
+        super().__init__(axis, momentum, epsilon, center, scale)
+        self.r_max = r_max
+        self.d_max = d_max
+
+    @property
+    def r_max(self) -> float:
+        """Bound of the ratio of the standard deviations; one or greater."""
+        return self._r_max
+
+    @r_max.setter
+    def r_max(self, value: float) -> None:
+        self._r_max = _r_bound(value)
+
+    @property
+    def d_max(self) -> float:
+        """Bound of the difference of the means, in standard deviations; zero or greater."""
+        return self._d_max
+
+    @d_max.setter
+    def d_max(self, value: float) -> None:
+        self._d_max = _d_bound(value)
+
+    def _train(self, x: FloatArray, state: MovingState) -> Trained:
+        y, cache = batch_renorm_train(
+            x,
+            state.gamma,
+            state.beta,
+            state.moving_mean,
+            state.moving_variance,
+            r_max=self.r_max,
+            d_max=self.d_max,
+            epsilon=self.epsilon,
+            axis=self.axis,
+        )
+        return Trained(y, [(cache.mean, cache.variance)], partial(batch_renorm_backward, cache=cache))
+
+    def __repr__(self) -> str:
+        return (
+            f"BatchRenorm(axis={self.axis!r}, momentum={self.momentum}, epsilon={self.epsilon}, r_max={self.r_max}, "
+            f"d_max={self.d_max}, center={self.center}, scale={self.scale})"
+        )
+
+
+def _r_bound(value: float) -> float:
+    return _at_least(value, 1, "r_max", "1 switches the correction of the scale off")
+
+
+def _d_bound(value: float) -> float:
+    return _at_least(value, 0, "d_max", "0 switches the correction of the mean off")
+
+
+def _at_least(value: float, least: int, name: str, hint: str) -> float:
+    if math.isnan(value) or value < least:
+        raise ValueError(f"{name} = {value}; expected a number >= {least} ({hint}).")
+    return float(value)
+
+
+def _parameter(array: FloatArray | None, name: str, axes: AxisSplit, dtype: npt.DTypeLike) -> FloatArray | None:
+    return None if array is None else _statistic(array, name, axes, dtype)
+
+
+def _statistic(array: FloatArray, name: str, axes: AxisSplit, dtype: npt.DTypeLike) -> FloatArray:
+    checked = same_shape(float_array(array, name), axes.kept_shape, name, "x along the axes kept")
+    return checked.astype(dtype, copy=False)
