@@ -10,7 +10,7 @@ JOBS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install book test unit notebooks portable lint execute clean
+.PHONY: help install book test unit notebooks portable lint bench execute clean
 
 help:  ## List the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ portable: export TF_ENABLE_ONEDNN_OPTS = 0
 portable: export OPENBLAS_CORETYPE = Haswell
 portable: $(STAMP)  ## Compare the notebooks as another processor would compute them
 	@NPY_DISABLE_CPU_FEATURES="$$($(BIN)/python -c "$$DISPATCHED")" $(MAKE) --no-print-directory notebooks
+
+bench: $(STAMP)  ## Time the NumPy layer beside TensorFlow and Keras (RECORD=1 stores the result for the book)
+	@$(BIN)/bncourse bench $(if $(RECORD),--record book/results/speed.json)
 
 execute: $(STAMP)  ## Run chapters anew and store their outputs (CHAPTER=path, or all)
 	@$(BIN)/python -m bncourse.notebooks execute $(CHAPTER)

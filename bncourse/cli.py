@@ -7,12 +7,15 @@ from typing import Annotated
 import typer
 
 from bncourse import __version__
+from bncourse.benchmark.commands import bench
 from bncourse.notebooks.commands import app as notebooks
 
 app = typer.Typer(
-    no_args_is_help=True, help="Tools of the course on Batch Normalization: execute and check its notebooks."
+    no_args_is_help=True,
+    help="Tools of the course on Batch Normalization: execute and check its notebooks, time its layer.",
 )
 app.add_typer(notebooks, name="notebooks")
+app.command()(bench)
 
 
 def _show_version(wanted: bool) -> None:
@@ -28,4 +31,4 @@ def main(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and leave."),
     ] = False,
 ) -> None:
-    """Tools of the course on Batch Normalization: execute and check its notebooks."""
+    """Tools of the course on Batch Normalization: execute and check its notebooks, time its layer."""

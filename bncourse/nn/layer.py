@@ -104,7 +104,7 @@ class Layer:
     def save(self, path: str | Path) -> None:
         """Write all weights, moving statistics included, to the npz file `path`.
 
-        The file appears complete or not at all. It holds plain arrays, no pickles, and not what the optimiser remembers.
+        The file appears complete or not at all. It holds plain arrays, no pickles, and nothing of an optimiser.
 
         Raises
         ------
