@@ -3,5 +3,18 @@
 from bncourse.benchmark.contenders import CONTENDERS, Case
 from bncourse.benchmark.measure import CASES, Row, measure, peak_memory
 from bncourse.benchmark.record import read_record, write_record
+from bncourse.benchmark.steps import STEPS, SUMS, measure_steps
 
-__all__ = ["CASES", "CONTENDERS", "Case", "Row", "measure", "peak_memory", "read_record", "write_record"]
+__all__ = [
+    "CASES",
+    "CONTENDERS",
+    "STEPS",
+    "SUMS",
+    "Case",
+    "Row",
+    "measure",
+    "measure_steps",
+    "peak_memory",
+    "read_record",
+    "write_record",
+]

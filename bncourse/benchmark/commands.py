@@ -16,7 +16,9 @@ from bncourse.benchmark.measure import Row
 def bench(
     rounds: Annotated[int, typer.Option(min=1, help="Turns of every contender; more is steadier.")] = 15,
     only: Annotated[str | None, typer.Option(help="Only cases whose name contains this, say 28×28.")] = None,
-    record: Annotated[Path | None, typer.Option(help="Store the rows in this JSON file as well.")] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Store the rows in this JSON file, with those of the steps to the fast layer.")
+    ] = None,
 ) -> None:
     """Time the NumPy layer beside TensorFlow, Keras and PyTorch, and print the ratios.
 
@@ -24,7 +26,7 @@ def bench(
     """
     from tqdm import tqdm
 
-    from bncourse.benchmark import CASES, measure, peak_memory, write_record
+    from bncourse.benchmark import CASES, measure, measure_steps, peak_memory, write_record
 
     cases = [case for case in CASES if only is None or only.replace("x", "×") in case.name]
     if not cases:
@@ -45,7 +47,7 @@ def bench(
     for name, peaks in memory.items():
         console.print(f"  {name}: forward {peaks['forward']:.2f}, both {peaks['both']:.2f}")
     if record is not None:
-        write_record(record, rows, memory)
+        write_record(record, rows, measure_steps(rounds), memory)
         console.print(f"Stored in {record}.")
 
 

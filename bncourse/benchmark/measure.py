@@ -87,11 +87,12 @@ def measure(
         report(case.name)
         ready = {name: passes for name, make in contenders.items() if (passes := make(case)) is not None}
         for index, kind in enumerate(("forward", "both")):
-            rows += _race(case, kind, {name: passes[index] for name, passes in ready.items()}, rounds)
+            rows += race(case, kind, {name: passes[index] for name, passes in ready.items()}, rounds)
     return rows
 
 
-def _race(case: Case, kind: str, calls: Mapping[str, Callable[[], object]], rounds: int) -> list[Row]:
+def race(case: Case, kind: str, calls: Mapping[str, Callable[[], object]], rounds: int) -> list[Row]:
+    """Time `calls` in turn and return a row for each; all are compared with the first."""
     repeats = {name: max(1, round(TURN / _turn(call, 3))) for name, call in calls.items()}
     turns = [{name: _turn(call, repeats[name]) for name, call in calls.items()} for _ in range(rounds)]
     first = next(iter(calls))

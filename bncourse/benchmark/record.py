@@ -18,7 +18,9 @@ FORM = 1
 _PACKAGES = ("bncourse", "numpy", "tensorflow", "keras", "torch")
 
 
-def write_record(path: str | Path, rows: Sequence[Row], memory: Mapping[str, Mapping[str, float]]) -> None:
+def write_record(
+    path: str | Path, rows: Sequence[Row], steps: Sequence[Row], memory: Mapping[str, Mapping[str, float]]
+) -> None:
     """Write rows and memory to the JSON file `path`, whole or not at all."""
     record = {
         "form": FORM,
@@ -26,8 +28,10 @@ def write_record(path: str | Path, rows: Sequence[Row], memory: Mapping[str, Map
         "versions": {name: found for name in _PACKAGES if (found := _version(name))},
         "memory": memory,
         "rows": [asdict(row) for row in rows],
+        "steps": [asdict(row) for row in steps],
     }
     target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -51,7 +55,8 @@ def read_record(path: str | Path) -> dict[str, Any]:
         form = record["form"]
         if form != FORM:
             raise ValueError(f"{path} has form {form}; expected {FORM}. Make it again with: make bench RECORD=1")
-        record["rows"] = [Row(**row) for row in record["rows"]]
+        for kind in ("rows", "steps"):
+            record[kind] = [Row(**row) for row in record[kind]]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no benchmark of bncourse: {error!r}") from error
     return dict(record)

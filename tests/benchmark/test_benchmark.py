@@ -7,7 +7,18 @@ import pytest
 from typer.testing import CliRunner
 
 from bncourse import benchmark
-from bncourse.benchmark import CASES, CONTENDERS, Case, measure, peak_memory, read_record, write_record
+from bncourse.benchmark import (
+    CASES,
+    CONTENDERS,
+    STEPS,
+    SUMS,
+    Case,
+    measure,
+    peak_memory,
+    read_record,
+    steps,
+    write_record,
+)
 from bncourse.cli import app
 
 SMALL = Case((8, 4, 4, 3))
@@ -66,6 +77,16 @@ def test_the_cases_reach_from_a_dense_layer_to_large_images_in_both_layouts():
     assert len(names) == len(CASES)
 
 
+@pytest.mark.parametrize("channels", [3, 32])
+def test_every_step_computes_the_same(channels):
+    x = np.random.default_rng(0).normal(size=(16, 16, 16, channels)).astype(np.float32)
+    expected = (x - x.mean((0, 1, 2), np.float64)) / np.sqrt(x.var((0, 1, 2), np.float64) + 1e-3)
+    for name, step in STEPS.items():
+        np.testing.assert_allclose(step(x), expected, atol=1e-4, err_msg=name)
+    for name, way in SUMS.items():
+        np.testing.assert_allclose(way(x), x.sum((0, 1, 2), np.float64), rtol=1e-4, atol=1e-2, err_msg=name)
+
+
 def test_no_rounds_are_refused():
     with pytest.raises(ValueError, match="rounds = 0; expected an integer >= 1"):
         measure([SMALL], rounds=0)
@@ -73,12 +94,12 @@ def test_no_rounds_are_refused():
 
 def test_a_record_comes_back_as_it_was(tmp_path):
     rows = measure([SMALL], rounds=1, contenders={"own": sleeper(1)})
-    write_record(tmp_path / "speed.json", rows, {SMALL.name: {"forward": 1.5}})
-    record = read_record(tmp_path / "speed.json")
-    assert record["rows"] == rows
+    write_record(tmp_path / "new" / "speed.json", rows, rows, {SMALL.name: {"forward": 1.5}})
+    record = read_record(tmp_path / "new" / "speed.json")
+    assert record["rows"] == record["steps"] == rows
     assert record["memory"] == {SMALL.name: {"forward": 1.5}}
     assert record["versions"]["numpy"] == np.__version__
-    assert [path.name for path in tmp_path.iterdir()] == ["speed.json"]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["speed.json"]
 
 
 @pytest.mark.parametrize(
@@ -100,6 +121,7 @@ def test_a_file_that_is_no_record_is_refused(tmp_path, text, message):
 @pytest.fixture
 def command(monkeypatch):
     monkeypatch.setattr(benchmark, "CASES", (SMALL,))
+    monkeypatch.setattr(steps, "EXAMPLE", Case((8, 16, 16, 4)))
     monkeypatch.setenv("COLUMNS", "200")
     return lambda *arguments: CliRunner().invoke(app, ["bench", *arguments])
 
@@ -109,7 +131,9 @@ def test_the_command_prints_ratios_and_stores_them(command, tmp_path):
     assert result.exit_code == 0, result.output
     for word in ("8×4×4×3, channels last", "TensorFlow, fused", "copy", "Peak extra memory", "Stored in"):
         assert word in result.output
-    assert len(read_record(tmp_path / "speed.json")["rows"]) >= 10
+    record = read_record(tmp_path / "speed.json")
+    assert len(record["rows"]) >= 10
+    assert {row.passes for row in record["steps"]} == {"forward", "sums", "sums, busy"}
 
 
 def test_the_command_names_the_cases_when_none_fits(command):
