@@ -1,4 +1,4 @@
-"""The layers around Batch Normalization: dense, activations, dropout, flatten."""
+"""The layers around Batch Normalization: dense, activations, two kinds of dropout, flatten."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from bncourse.nn.checks import FloatArray, Seed, compute_dtype, fraction, positive_int
+from bncourse.nn.checks import BoolArray, FloatArray, Seed, compute_dtype, fraction, positive_int
 from bncourse.nn.layer import Layer
 
 Init = Literal["glorot", "he"]
@@ -48,11 +48,9 @@ class Dense(Layer):
 
     def __init__(self, units: int, use_bias: bool = True, *, init: Init = "glorot", seed: Seed = None) -> None:
         super().__init__()
-        if init not in ("glorot", "he"):
-            raise ValueError(f"init = {init!r}; expected 'glorot' or 'he'.")
         self.units = positive_int(units, "units")
         self.use_bias = use_bias
-        self.init = init
+        self.init = check_init(init)
         self.seed = seed
         self.kernel: FloatArray | None = None
         self.bias: FloatArray | None = None
@@ -75,14 +73,8 @@ class Dense(Layer):
         return y.astype(x.dtype, copy=False)
 
     def _build(self, x: FloatArray) -> None:
-        inputs, dtype, rng = x.shape[-1], compute_dtype(x), np.random.default_rng(self.seed)
-        shape = (inputs, self.units)
-        if self.init == "he":
-            kernel = rng.normal(0.0, sqrt(2 / inputs), shape)
-        else:
-            limit = sqrt(6 / (inputs + self.units))
-            kernel = rng.uniform(-limit, limit, shape)
-        self.kernel = kernel.astype(dtype)
+        dtype = compute_dtype(x)
+        self.kernel = initial_kernel((x.shape[-1], self.units), self.init, self.seed).astype(dtype)
         self.bias = np.zeros(self.units, dtype) if self.use_bias else None
 
     def _backward(self, dy: FloatArray) -> FloatArray:
@@ -109,6 +101,32 @@ class Dense(Layer):
 
     def __repr__(self) -> str:
         return f"Dense({self.units}, use_bias={self.use_bias}, init={self.init!r}, seed={self.seed})"
+
+
+def check_init(init: Init) -> Init:
+    """Return `init` if it is known.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
+    """
+    if init not in ("glorot", "he"):
+        raise ValueError(f"init = {init!r}; expected 'glorot' or 'he'.")
+    return init
+
+
+def initial_kernel(shape: tuple[int, ...], init: Init, seed: Seed) -> FloatArray:
+    """Draw a kernel of `shape` (..., inputs, outputs); the axes in front, if any, are those of a window.
+
+    Every place of a window adds to the inputs of an output, and to the outputs that an input has.
+    """
+    places, inputs, outputs = prod(shape[:-2]), shape[-2], shape[-1]
+    rng = np.random.default_rng(seed)
+    if init == "he":
+        return rng.normal(0.0, sqrt(2 / (places * inputs)), shape)
+    limit = sqrt(6 / (places * (inputs + outputs)))
+    return rng.uniform(-limit, limit, shape)
 
 
 class ReLU(Layer):
@@ -144,7 +162,60 @@ def sigmoid(x: FloatArray) -> FloatArray:
     return y
 
 
-class Dropout(Layer):
+#: The two constants of SELU (Klambauer et al. 2017): a standard normal input gives mean 0 and variance 1.
+SELU_ALPHA = 1.6732632423543772
+SELU_SCALE = 1.0507009873554805
+
+
+class SELU(Layer):
+    r"""Scaled exponential linear unit (Klambauer et al. 2017, equation 2).
+
+    :math:`y = \lambda x` for :math:`x \ge 0` and :math:`y = \lambda \alpha (e^x - 1)` below, with
+    :math:`\lambda \approx 1.0507` and :math:`\alpha \approx 1.6733`. These constants are chosen so that normally
+    distributed numbers of mean 0 and variance 1 come out with mean 0 and variance 1. The gradient at 0 is taken as
+    :math:`\lambda`, as in TensorFlow.
+    """
+
+    _slope: FloatArray
+
+    def _forward(self, x: FloatArray, _training: bool) -> FloatArray:
+        exact = x.astype(compute_dtype(x), copy=False)
+        below = np.expm1(np.minimum(exact, 0))  # the exponent is kept negative, so that it cannot overflow
+        self._slope = np.where(exact >= 0, SELU_SCALE, SELU_SCALE * SELU_ALPHA * (below + 1)).astype(exact.dtype)
+        y = SELU_SCALE * np.where(exact >= 0, exact, SELU_ALPHA * below)
+        return y.astype(x.dtype, copy=False)
+
+    def _backward(self, dy: FloatArray) -> FloatArray:
+        return (dy * self._slope).astype(dy.dtype, copy=False)
+
+
+class _RandomlyKept(Layer):
+    """What the two kinds of dropout share: they keep a random share ``1 - rate`` of the numbers."""
+
+    def __init__(self, rate: float, *, seed: Seed = None) -> None:
+        super().__init__()
+        self.rate = fraction(rate, "rate", end=False)
+        self.seed = seed
+        # A fixed root and a counter instead of a running generator: a call that raises later costs no draw.
+        self._root = np.random.SeedSequence(seed).generate_state(4)
+        self._draws = 0
+        self._factor: FloatArray | None = None
+
+    def _keep(self, shape: tuple[int, ...]) -> BoolArray:
+        """Draw which numbers are kept in this call."""
+        rng = np.random.default_rng((*self._root, self._draws))
+        self._draws += 1
+        kept: BoolArray = rng.random(shape, dtype=np.float32) >= self.rate
+        return kept
+
+    def _backward(self, dy: FloatArray) -> FloatArray:
+        return dy if self._factor is None else dy * self._factor
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.rate}, seed={self.seed})"
+
+
+class Dropout(_RandomlyKept):
     """Inverted dropout: in training, set a share `rate` of the numbers to 0 and divide the others by ``1 - rate``.
 
     Inference mode passes x on unchanged; the expectation is the same.
@@ -162,30 +233,47 @@ class Dropout(Layer):
         If `rate` lies outside [0, 1).
     """
 
-    def __init__(self, rate: float, *, seed: Seed = None) -> None:
-        super().__init__()
-        self.rate = fraction(rate, "rate", end=False)
-        self.seed = seed
-        # A fixed root and a counter instead of a running generator: a call that raises later costs no draw.
-        self._root = np.random.SeedSequence(seed).generate_state(4)
-        self._draws = 0
-        self._factor: FloatArray | None = None
+    def _forward(self, x: FloatArray, training: bool) -> FloatArray:
+        if not training:
+            self._factor = None
+            return x
+        self._factor = self._keep(x.shape).astype(x.dtype) / x.dtype.type(1 - self.rate)
+        return x * self._factor
+
+
+class AlphaDropout(_RandomlyKept):
+    r"""Dropout that keeps mean 0 and variance 1, made for :class:`SELU` (Klambauer et al. 2017).
+
+    In training, a share `rate` of the numbers is set to SELU's limit at minus infinity,
+    :math:`\alpha' = -\lambda \alpha \approx -1.7581`, instead of 0. Then :math:`y = a x + b` with
+
+    .. math:: a = \left( q + \alpha'^2 q (1 - q) \right)^{-1/2}, \qquad b = -a (1 - q) \alpha', \qquad q = 1 - rate
+
+    brings mean and variance back, if they were 0 and 1. Inference mode passes x on unchanged.
+
+    Parameters
+    ----------
+    rate
+        Share to drop, in [0, 1).
+    seed
+        Seed of the draws, an int or a sequence of ints. The n-th training call draws the same numbers in every run.
+
+    Raises
+    ------
+    ValueError
+        If `rate` lies outside [0, 1).
+    """
 
     def _forward(self, x: FloatArray, training: bool) -> FloatArray:
         if not training:
             self._factor = None
             return x
-        rng = np.random.default_rng((*self._root, self._draws))
-        kept = rng.random(x.shape, dtype=np.float32) >= self.rate
-        self._draws += 1
-        self._factor = kept.astype(x.dtype) / x.dtype.type(1 - self.rate)
-        return x * self._factor
-
-    def _backward(self, dy: FloatArray) -> FloatArray:
-        return dy if self._factor is None else dy * self._factor
-
-    def __repr__(self) -> str:
-        return f"Dropout({self.rate}, seed={self.seed})"
+        keep, limit = 1 - self.rate, -SELU_SCALE * SELU_ALPHA
+        a = (keep + limit**2 * keep * self.rate) ** -0.5
+        kept = self._keep(x.shape)
+        self._factor = kept * x.dtype.type(a)
+        y: FloatArray = a * np.where(kept, x, x.dtype.type(limit)) - a * self.rate * limit
+        return y
 
 
 class Flatten(Layer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 
@@ -89,15 +90,16 @@ class SGD(Optimizer):
 
 
 class Adam(Optimizer):
-    r"""Adam (Kingma and Ba 2015), with TensorFlow's epsilon.
+    r"""Adam (Kingma and Ba 2015), with epsilon where TensorFlow or where PyTorch has it.
 
     With :math:`m` and :math:`v` the moving averages of the gradient and of its square, step :math:`t` adds
 
-    .. math:: -\eta \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t} \cdot \frac{m}{\sqrt{v} + \hat\epsilon}
+    .. math:: -\eta \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t} \cdot \frac{m}{\sqrt{v} + e_t}
 
-    This is the form at the end of section 2 of the paper: :math:`\hat\epsilon` stands beside the *uncorrected*
-    :math:`\sqrt{v}`. In algorithm 1 of the paper, and in PyTorch, epsilon stands beside the corrected one, which is
-    :math:`1 / \sqrt{1 - \beta_2^t}` times larger: 32 times at the first step.
+    The two forms differ in :math:`e_t` alone. At the end of section 2 of the paper it is the same at every step, and
+    stands beside the *uncorrected* :math:`\sqrt{v}`: :math:`e_t = \hat\epsilon`. In algorithm 1 of the paper it stands
+    beside the *corrected* one: :math:`e_t = \epsilon \sqrt{1 - \beta_2^t}`. So with the same number, the first form has
+    the larger epsilon: 32 times at the first step with the usual :math:`\beta_2`, and equal in the long run.
 
     Parameters
     ----------
@@ -106,7 +108,9 @@ class Adam(Optimizer):
     beta_1, beta_2
         Shares of the old value in the two averages, in [0, 1).
     epsilon
-        The :math:`\hat\epsilon` above; 1e-7 as in Keras. (``tf.compat.v1.train.AdamOptimizer`` has 1e-8.)
+        1e-7 as in Keras. (``tf.compat.v1.train.AdamOptimizer`` and PyTorch have 1e-8.)
+    epsilon_beside
+        ``"uncorrected"``: the form of TensorFlow and Keras. ``"corrected"``: algorithm 1, the form of PyTorch.
 
     Raises
     ------
@@ -115,17 +119,28 @@ class Adam(Optimizer):
     """
 
     def __init__(
-        self, learning_rate: float = 1e-3, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-7
+        self,
+        learning_rate: float = 1e-3,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        *,
+        epsilon_beside: Literal["uncorrected", "corrected"] = "uncorrected",
     ) -> None:
         super().__init__(learning_rate)
         self.beta_1 = fraction(beta_1, "beta_1", end=False)
         self.beta_2 = fraction(beta_2, "beta_2", end=False)
         self.epsilon = not_negative(epsilon, "epsilon")
+        if epsilon_beside not in ("uncorrected", "corrected"):
+            raise ValueError(f"epsilon_beside = {epsilon_beside!r}; expected 'uncorrected' or 'corrected'.")
+        self.epsilon_beside = epsilon_beside
 
     def _change(self, name: str, gradient: FloatArray) -> FloatArray:
         m, v = self._recall(name, gradient, 2)
         m = self.beta_1 * m + (1 - self.beta_1) * gradient
         v = self.beta_2 * v + (1 - self.beta_2) * np.square(gradient)
         self._memory[name] = (m, v)
-        rate = self.learning_rate * float(np.sqrt(1 - self.beta_2**self.steps)) / (1 - self.beta_1**self.steps)
-        return -rate * m / (np.sqrt(v) + self.epsilon)
+        correction = float(np.sqrt(1 - self.beta_2**self.steps))
+        epsilon = self.epsilon if self.epsilon_beside == "uncorrected" else self.epsilon * correction
+        rate = self.learning_rate * correction / (1 - self.beta_1**self.steps)
+        return -rate * m / (np.sqrt(v) + epsilon)
