@@ -3,11 +3,12 @@
 from bncourse.benchmark.contenders import CONTENDERS, Case
 from bncourse.benchmark.measure import CASES, Row, measure, peak_memory
 from bncourse.benchmark.record import read_record, write_record
-from bncourse.benchmark.steps import STEPS, SUMS, measure_steps
+from bncourse.benchmark.steps import EXAMPLE, STEPS, SUMS, measure_steps
 
 __all__ = [
     "CASES",
     "CONTENDERS",
+    "EXAMPLE",
     "STEPS",
     "SUMS",
     "Case",
