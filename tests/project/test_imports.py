@@ -11,7 +11,17 @@ HEAVY = ["tensorflow", "keras", "tf_keras", "matplotlib"]
 
 
 @pytest.mark.parametrize(
-    "room", ["bncourse", "bncourse.averages", "bncourse.cli", "bncourse.data", "bncourse.nn", "bncourse.training"]
+    "room",
+    [
+        "bncourse",
+        "bncourse.averages",
+        "bncourse.benchmark",
+        "bncourse.cli",
+        "bncourse.data",
+        "bncourse.exercises",
+        "bncourse.nn",
+        "bncourse.training",
+    ],
 )
 def test_a_light_room_loads_nothing_heavy(room: str) -> None:
     program = f"import sys, {room}; print([name for name in {HEAVY} if name in sys.modules])"
