@@ -1,4 +1,4 @@
-r"""Batch Normalization at the speed of memory: the functions of :mod:`bncourse.nn.batch_norm`, in blocks.
+r"""Batch Normalization at the speed of memory: the plain functions of ``bncourse.nn.batch_norm`` again, in blocks.
 
 The plain functions make half a dozen arrays of the size of x, and each of them travels through memory. Here the data
 are worked on in blocks that stay in the processor's cache, twice: once for the sums, once for the result. Three more
