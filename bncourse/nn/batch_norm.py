@@ -317,7 +317,7 @@ def _centre(x: FloatArray, axes: AxisSplit, where: BoolArray | None) -> tuple[Fl
     # is the mean of the differences, and they are small enough to give it exactly.
     rest = _mean(centred, axes, where)
     centred -= rest
-    return mean + rest, centred
+    return np.where(np.isfinite(mean), mean + rest, mean), centred  # an infinite mean stays infinite
 
 
 def _mean(values: FloatArray, axes: AxisSplit, where: BoolArray | None) -> FloatArray:

@@ -87,8 +87,8 @@ class _ChannelsLast:
         """Return sums over parts of a block, a part a row; :meth:`total` adds them up."""
         if block.shape[1] == self.loop and block.size % self.product == 0:
             return np.asarray(np.matmul(self.ones, block.reshape(-1, self.ones.size, self.row)))[:, 0]
-        rest = np.zeros((1, self.row), block.dtype)
-        rest[0, : self.channels] = block.sum(axis=0)
+        rest = np.zeros((1, self.row))
+        rest[0, : self.channels] = block.sum(axis=0, dtype=np.float64)
         return rest
 
     def dots(self, some: FloatArray, others: FloatArray, scratch: FloatArray) -> FloatArray:
@@ -130,11 +130,11 @@ class _ChannelsFirst:
 
     def sums(self, block: FloatArray) -> FloatArray:
         """Return the sum of every row."""
-        return np.asarray(np.vecdot(block, self.ones))
+        return _dots_of_rows(block, self.ones)
 
     def dots(self, some: FloatArray, others: FloatArray, _scratch: FloatArray) -> FloatArray:
         """Return the sums of the products, row by row."""
-        return np.asarray(np.vecdot(some, others))
+        return _dots_of_rows(some, others)
 
     def total(self, *parts: Sequence[FloatArray]) -> Sums:
         """Return the sums for every channel, in float64; one row for each of `parts`."""
@@ -317,8 +317,8 @@ def _rough_mean(sample: FloatArray) -> Sums | None:
 
 
 def _rounded(mean: Sums, x: FloatArray) -> Sums:
-    """Return what is left of a mean in the type of x, in which it will be subtracted."""
-    return mean.astype(x.dtype).astype(np.float64)
+    """Return what is left of a mean in the type of x, in which it will be subtracted; 0 if it is infinite or NaN."""
+    return np.where(np.isfinite(mean), mean, 0.0).astype(x.dtype).astype(np.float64)
 
 
 def _moments(x: FloatArray, shift: Sums | None, layout: _Layout) -> tuple[Sums, Sums]:
@@ -432,6 +432,13 @@ if hasattr(os, "register_at_fork"):
 
 def _shifts(shift: Sums | None, layout: _Layout, blocks: list[FloatArray]) -> Sequence[FloatArray | None]:
     return [None] * len(blocks) if shift is None else layout.spread(shift, blocks)
+
+
+def _dots_of_rows(some: FloatArray, others: FloatArray) -> FloatArray:
+    """Return the sums of the products of `some`, row by row, with `others`; long rows in parts, added up in float64."""
+    starts = range(0, some.shape[-1], PRODUCT)
+    parts = [np.vecdot(some[..., i : i + PRODUCT], others[..., i : i + PRODUCT]) for i in starts]
+    return np.asarray(parts[0] if len(parts) == 1 else np.sum(parts, axis=0, dtype=np.float64))
 
 
 def _table(parts: Sequence[Sequence[FloatArray]]) -> Sums:

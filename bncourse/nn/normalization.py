@@ -102,9 +102,10 @@ class BatchNorm(Layer):
     a batch of one (n = 1)            y = beta, dx = 0; the variance 0 enters the average
     a constant channel                y = beta, whatever its value
     no samples                        training: an error; inference: an empty y, and gradients of 0
-    NaN or infinity in a channel      training: all of this channel's y is NaN, and so are its moving statistics from
-                                      then on; inference: only where it stands
-    overflow                          never silent: NumPy warns. Statistics of float16 are computed in float32
+    NaN or infinity in a channel      training: all of this channel's y is NaN, and its moving statistics are NaN or
+                                      infinite from then on; inference: y is, only where x is
+    overflow                          never silent: NumPy warns. Statistics of float16 are computed in float32; those of
+                                      float32 end at values of 1e18, where squares and their sums overflow
     momentum 0; momentum 1            the last batch's statistics; the start values for ever
     ================================  ==================================================================================
 

@@ -140,6 +140,36 @@ def test_an_overflow_is_not_silent():
         fast.fast_batch_norm_train(x, None, None, epsilon=EPSILON, axis=-1)
 
 
+def test_long_rows_of_one_channel_are_added_up_in_parts():
+    """Found by the oracles: a row of 600,000 numbers, added up in float32, put y off by 3e-5."""
+    x = (np.random.default_rng(0).integers(0, 2, (2, 1, 600_000)) / 3).astype(np.float32)
+    y, cache = fast.fast_batch_norm_train(x, None, None, epsilon=EPSILON, axis=1)
+    expected, plain = batch_norm_train(x.astype(np.float64), None, None, epsilon=EPSILON, axis=1)
+    assert np.abs(y - expected).max() < 1e-6
+    np.testing.assert_allclose(cache.mean, plain.mean, rtol=3e-7)
+
+
+def test_rows_left_over_do_not_overflow():
+    """Found by the oracles: the last two thousand rows, added up in float32, overflowed for values of 1e18."""
+    x = (np.random.default_rng(0).normal(size=(30_000, 4)) * 1e18).astype(np.float32)
+    y, _ = fast.fast_batch_norm_train(x, None, None, epsilon=EPSILON, axis=-1)
+    expected, _ = batch_norm_train(x.astype(np.float64), None, None, epsilon=EPSILON, axis=-1)
+    np.testing.assert_allclose(y, expected, atol=3e-6)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_an_infinite_mean_stays_infinite():
+    """As in Keras, TensorFlow and PyTorch; it used to become NaN."""
+    x = np.random.default_rng(0).normal(size=(300, 40)).astype(np.float32)
+    x[2, 1] = np.inf
+    for function in (fast.fast_batch_norm_train, batch_norm_train):
+        y, cache = function(x, None, None, epsilon=EPSILON, axis=-1)
+        assert cache.mean[1] == np.inf
+        assert np.isnan(cache.variance[1])
+        assert np.isnan(y[:, 1]).all()
+        assert np.isfinite(np.delete(y, 1, axis=1)).all()
+
+
 def test_the_callers_errstate_holds_in_every_thread():
     x = np.full((3000, 40), 1e20, np.float32)
     x[::2] *= -1
