@@ -10,7 +10,7 @@ JOBS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install book test unit notebooks portable lint bench execute clean
+.PHONY: help install book test unit notebooks portable lint bench results execute clean
 
 help:  ## List the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ portable: $(STAMP)  ## Compare the notebooks as another processor would compute 
 
 bench: $(STAMP)  ## Time the NumPy layer beside TensorFlow and Keras (RECORD=1 stores the result for the book)
 	@$(BIN)/bncourse bench $(if $(RECORD),--record book/results/speed.json)
+
+results: $(STAMP)  ## Make the recorded results anew (needs MNIST; some ten minutes)
+	@$(BIN)/python -m bncourse.experiments.sigmoid_race book/results/sigmoid-race.json
 
 execute: $(STAMP)  ## Run chapters anew and store their outputs (CHAPTER=path, or all)
 	@$(BIN)/python -m bncourse.notebooks execute $(CHAPTER)
