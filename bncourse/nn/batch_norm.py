@@ -31,7 +31,7 @@ class BatchNormCache:
     Attributes
     ----------
     mean, variance
-        Statistics of the batch (population variance), of the shape of gamma.
+        Statistics of the batch (population variance), of the shape of gamma; the mean is float64.
     count
         How many numbers each of them was formed from: `n`.
     centred
@@ -277,9 +277,9 @@ def update_moving(old: FloatArray, new: FloatArray, momentum: float) -> FloatArr
     """Return the moving average after one more value: ``momentum * old + (1 - momentum) * new``.
 
     `momentum` is the share of the *old* value, as in TensorFlow and Keras; PyTorch calls ``1 - momentum`` so. The
-    result has the type of `old`.
+    result is float64: in float32 an average stops moving where a step is smaller than half its last digit.
     """
-    return (momentum * old + (1.0 - momentum) * new).astype(old.dtype, copy=False)
+    return np.asarray(momentum * old.astype(np.float64) + (1.0 - momentum) * new.astype(np.float64))
 
 
 def momentum_at(momentum: float | None, seen: int, bias_corrected: bool = False) -> float:
@@ -310,14 +310,15 @@ def momentum_at(momentum: float | None, seen: int, bias_corrected: bool = False)
 
 
 def _centre(x: FloatArray, axes: AxisSplit, where: BoolArray | None) -> tuple[FloatArray, FloatArray]:
-    """Return the mean, expanded, and x minus the mean."""
+    """Return the mean, expanded and in float64, and x minus the mean."""
     mean = _mean(x, axes, where)
     centred = x - mean
     # The rounded mean may be off by as much as the data spread (offset 1e4, spread 1e-2, float32). What it is off by
     # is the mean of the differences, and they are small enough to give it exactly.
     rest = _mean(centred, axes, where)
     centred -= rest
-    return np.where(np.isfinite(mean), mean + rest, mean), centred  # an infinite mean stays infinite
+    whole = mean.astype(np.float64)
+    return np.where(np.isfinite(mean), whole + rest, whole), centred  # an infinite mean stays infinite
 
 
 def _mean(values: FloatArray, axes: AxisSplit, where: BoolArray | None) -> FloatArray:
@@ -361,8 +362,10 @@ def _standardise(
     mean = _expanded(moving_mean, "moving_mean", x, axes)
     variance = _expanded(moving_variance, "moving_variance", x, axes)
     inverse_std = 1 / np.sqrt(variance + not_negative(epsilon, "epsilon"))
-    # Subtract first: x * inverse_std - mean * inverse_std would cancel when the mean is large.
-    return (x - mean) * inverse_std, inverse_std
+    # Subtract first: x * inverse_std - mean * inverse_std would cancel when the mean is large. What rounding took from
+    # the mean is subtracted afterwards.
+    lost = axes.expand(moving_mean) - mean.astype(np.float64)
+    return (x - mean - np.where(np.isfinite(lost), lost, 0).astype(mean.dtype)) * inverse_std, inverse_std
 
 
 def _scale_and_offset(x_hat: FloatArray, gamma: FloatArray | None, beta: FloatArray | None) -> FloatArray:

@@ -119,15 +119,15 @@ def batch_renorm_train(
     r_max, d_max = _r_bound(r_max), _d_bound(d_max)
     gamma, beta = (_parameter(array, name, axes, dtype) for array, name in ((gamma, "gamma"), (beta, "beta")))
     mean, variance = (
-        _statistic(array, name, axes, dtype)
+        _statistic(array, name, axes, np.float64)
         for array, name in ((moving_mean, "moving_mean"), (moving_variance, "moving_variance"))
     )
     # The inner call gets x in the type to calculate in, so that x_hat is not rounded to float16 on the way.
     x_hat, normalized = batch_norm_train(x.astype(dtype, copy=False), None, None, epsilon=epsilon, axis=axis)
 
     sigma = np.sqrt(variance + epsilon)
-    r = np.clip(np.sqrt(normalized.variance + epsilon) / sigma, 1 / r_max, r_max)
-    d = np.clip((normalized.mean - mean) / sigma, -d_max, d_max)
+    r = np.clip(np.sqrt(normalized.variance + epsilon) / sigma, 1 / r_max, r_max).astype(dtype)
+    d = np.clip((normalized.mean - mean) / sigma, -d_max, d_max).astype(dtype)
     y = x_hat * axes.expand(r) + axes.expand(d)
     y = y if gamma is None else axes.expand(gamma) * y
     y = y if beta is None else y + axes.expand(beta)
@@ -219,7 +219,7 @@ class MovingStatisticsLayer(Layer):
             return MovingState(self.gamma, self.beta, self.moving_mean, self.moving_variance, self.updates)
         gamma = np.ones(shape, dtype) if self.scale else None
         beta = np.zeros(shape, dtype) if self.center else None
-        return MovingState(gamma, beta, np.zeros(shape, dtype), np.ones(shape, dtype), self.updates)
+        return MovingState(gamma, beta, np.zeros(shape), np.ones(shape), self.updates)
 
     def _moved(self, state: MovingState, statistics: list[tuple[FloatArray, FloatArray]]) -> MovingState:
         """Return the state after its moving averages saw the `statistics`, one after the other."""

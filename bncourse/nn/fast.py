@@ -154,7 +154,7 @@ class FastCache:
     Attributes
     ----------
     mean, variance
-        Statistics of the batch (population variance), of the shape of gamma.
+        Statistics of the batch (population variance), of the shape of gamma; the mean is float64.
     count
         How many numbers each of them was formed from.
     """
@@ -215,7 +215,7 @@ def fast_batch_norm_train(
     mean = rest if shift is None else shift + rest
     shape, count = axes.kept_shape, x.size // layout.channels
     return y, FastCache(
-        mean.astype(x.dtype).reshape(shape),
+        mean.reshape(shape),
         variance.astype(x.dtype).reshape(shape),
         count,
         x,

@@ -76,7 +76,8 @@ class BatchNorm(Layer):
         kept, the lengths of those axes in ascending order. They are float32 for float16 and float32 inputs, float64
         for float64.
     moving_mean, moving_variance
-        The moving averages, of the same shape; ``None`` before the first call.
+        The moving averages, of the same shape, in float64; ``None`` before the first call. (In float32 an average of
+        numbers far from zero stops moving before it arrives.)
     updates
         How many batches the moving averages have seen.
     trainable
@@ -239,9 +240,9 @@ class BatchNorm(Layer):
         wrong = {name: start.shape for name, start in self.starts.items() if start.shape not in ((), shape)}
         if wrong:
             raise ValueError(f"start values have the shapes {wrong}; expected a number, or {shape} for this x.")
-        new = {name: np.full(shape, start, dtype) for name, start in self.starts.items()}
-        self.gamma = new["gamma"] if self.scale else None
-        self.beta = new["beta"] if self.center else None
+        new = {name: np.full(shape, start) for name, start in self.starts.items()}
+        self.gamma = new["gamma"].astype(dtype) if self.scale else None
+        self.beta = new["beta"].astype(dtype) if self.center else None
         self.moving_mean, self.moving_variance = new["moving_mean"], new["moving_variance"]
 
     def _train(self, x: FloatArray, mask: npt.ArrayLike | None) -> FloatArray:

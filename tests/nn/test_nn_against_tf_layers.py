@@ -140,7 +140,7 @@ def test_tf_nn_agrees_forward_and_backward(shape, axis, training, dtype):
     broad = [n if a in kept else 1 for a, n in enumerate(shape)]
     variables = [tf.Variable(x), *(tf.Variable(v.reshape(broad)) for v in (layer.gamma, layer.beta))]
     with tf.GradientTape() as tape:
-        given = layer.moving_mean.reshape(broad), layer.moving_variance.reshape(broad)
+        given = [v.astype(dtype).reshape(broad) for v in (layer.moving_mean, layer.moving_variance)]
         mean, variance = tf.nn.moments(variables[0], reduced, keepdims=True) if training else given
         y = tf.nn.batch_normalization(variables[0], mean, variance, variables[2], variables[1], EPSILON)
         loss = tf.reduce_sum(y * dy)

@@ -210,8 +210,8 @@ def test_an_update_keeps_the_share_momentum_of_the_old_value():
     assert update_moving(np.array([10.0]), np.array([20.0]), 0.9).item() == pytest.approx(11.0)
 
 
-def test_an_update_keeps_the_type_of_the_old_value():
-    assert update_moving(np.ones(2, np.float32), np.ones(2), 0.5).dtype == np.float32
+def test_an_update_is_float64_whatever_it_is_given():
+    assert update_moving(np.ones(2, np.float32), np.ones(2, np.float32), 0.5).dtype == np.float64
 
 
 # Masks
