@@ -47,7 +47,7 @@ def bench(
     for name, peaks in memory.items():
         console.print(f"  {name}: forward {peaks['forward']:.2f}, both {peaks['both']:.2f}")
     if record is not None:
-        write_record(record, rows, measure_steps(rounds), memory)
+        write_record(record, rows, measure_steps(rounds, seconds=rounds / 10), memory)
         console.print(f"Stored in {record}.")
 
 

@@ -30,7 +30,28 @@ _GLUE = "\x1f"
 _MOST_KNOWN = 3
 
 #: Failures that say: nothing was computed at all.
-_NOTHING = ("unwritten", "none", "count", "exception", "dtype")
+_NOTHING = ("unwritten", "none", "count", "exception", "dtype", "keys")
+
+#: Failures that do not depend on the input.
+_ALWAYS = ("unwritten", "none", "count", "keys")
+
+#: Symptoms that say what is wrong: a known mistake need not be thought of.
+_PLAIN = (*_NOTHING, "transposed", "precision")
+
+#: Symptoms that several mistakes at once may leave behind.
+_MIXED = ("spread", "affine", "factor-by-channel", "offset-by-channel", "numbers")
+
+#: Outputs that need no call end like this.
+_START = " at the start"
+
+#: First words of the outputs that `backward` gives.
+_OF_BACKWARD = ("dx", "dgamma", "dbeta")
+
+#: What every call of a stub does.
+_UNWRITTEN = "raises NotImplementedError: it is not written yet."
+
+#: With more right outputs than this, they are not listed.
+_MOST_LISTED = 4
 
 
 class Option(NamedTuple):
@@ -90,13 +111,55 @@ def diagnose(task: Task, answer: Answer) -> Result:
 def _diagnose(task: Task, answer: Answer) -> Result:
     seen = [probe.ask(answer) for probe in task.probes]
     right = [probe.ask(task.planted(())) for probe in task.probes]
+    order = _order(task, seen, right)
+    if order != task.outputs:
+        ordered = [{name: o.values[place] for place, name in zip(task.outputs, order, strict=True)} for o in seen]
+        seen = [Observation(values, o.changed) for values, o in zip(ordered, seen, strict=True)]
     wrong = [name for name in task.outputs if not _same(name, seen, right)]
-    direct = _found_directly(task, answer, seen, right, wrong)
+    direct = _found_directly(task, answer, seen, right, wrong, order)
     if not wrong and not direct:
         return Result(True, (), (), f"{_title(task)}: passed.")
     # Numbers that change from call to call, or from shape to shape, can only seem to fit a known mistake.
     explained = {} if {"shape-fixed", "remembers"} & set(direct) else _explain(task, wrong, seen)
-    return _in_words(task, wrong, seen, right, explained, direct)
+    if "first-only" in mistakes.CODES[task.check] and not (direct or explained) and _first_only(task, seen, right):
+        direct.append("first-only")
+    return _in_words(task, wrong, seen, right, explained, direct, order)
+
+
+def _order(task: Task, seen: list[Observation], right: list[Observation]) -> tuple[str, ...]:
+    """Return the order in which the answer returns its outputs; their shapes tell, and the numbers where shapes fit."""
+    if "wrong-order" not in mistakes.CODES[task.check]:
+        return task.outputs
+
+    def fits(order: tuple[str, ...], test: Callable[[Value, Value], bool]) -> int:
+        placed = list(zip(task.outputs, order, strict=True))
+        return sum(
+            all(test(a.values[place], b.values[name]) for a, b in zip(seen, right, strict=True))
+            for place, name in placed
+        )
+
+    def cost(order: tuple[str, ...]) -> tuple[int, int]:
+        return -fits(order, _of_one_shape), -fits(order, agree)
+
+    best = min(itertools.permutations(task.outputs), key=cost)
+    # Where the shapes fit as they are, another order is only one of the possible explanations.
+    return best if fits(best, _of_one_shape) > fits(task.outputs, _of_one_shape) else task.outputs
+
+
+def _of_one_shape(value: Value, expected: Value) -> bool:
+    return isinstance(value, np.ndarray) and isinstance(expected, np.ndarray) and value.shape == expected.shape
+
+
+def _first_only(task: Task, seen: list[Observation], right: list[Observation]) -> bool:
+    """Tell whether only the answer to the first question is right, though the second is of the same form."""
+
+    def is_right(number: int, name: str) -> bool:
+        return agree(seen[number].values[name], right[number].values[name])
+
+    later = range(1, len(seen))
+    return all(is_right(0, name) for name in task.outputs) and not any(
+        all(is_right(number, name) for name in task.outputs) for number in later
+    )
 
 
 def _same(name: str, seen: Sequence[Observation], other: Sequence[Observation]) -> bool:
@@ -104,15 +167,21 @@ def _same(name: str, seen: Sequence[Observation], other: Sequence[Observation]) 
 
 
 def _found_directly(
-    task: Task, answer: Answer, seen: list[Observation], right: list[Observation], wrong: list[str]
+    task: Task,
+    answer: Answer,
+    seen: list[Observation],
+    right: list[Observation],
+    wrong: list[str],
+    order: tuple[str, ...],
 ) -> list[str]:
     """Return the codes of mistakes that no switch makes."""
-    codes = []
+    codes = [] if order == task.outputs else ["wrong-order"]
     if any(observation.changed for observation in seen):
         codes.append("mutates-input")
     if "remembers" in mistakes.CODES[task.check]:
         again = task.probes[0].ask(answer)
-        if not all(_repeats(seen[0].values[name], again.values[name]) for name in task.outputs):
+        places = zip(task.outputs, order, strict=True)
+        if not all(_repeats(seen[0].values[name], again.values[place]) for place, name in places):
             codes.append("remembers")
     if "shape-fixed" in mistakes.CODES[task.check] and wrong:
         fits = [all(agree(a.values[n], b.values[n]) for n in wrong) for a, b in zip(seen, right, strict=True)]
@@ -145,7 +214,7 @@ def _explain(task: Task, wrong: list[str], seen: list[Observation]) -> dict[str,
 def _combinations(task: Task, known: dict[str, Option], one_more: bool) -> list[Codes]:
     """Return the combinations to try where one mistake does not explain an output."""
     if task.pairs:
-        return [pair for pair in itertools.combinations(task.switches, 2) if _code(pair[0]) != _code(pair[1])]
+        return [pair for pair in itertools.combinations(task.switches, 2) if mistakes.can_meet(*pair)]
     chosen = {switch for option in known.values() for switch in option.switches}
     ordered = sorted(chosen, key=task.switches.index)[:_MOST_KNOWN]
     combinations: list[Codes] = [*itertools.combinations(ordered, 2), *itertools.combinations(ordered, 3)]
@@ -204,6 +273,7 @@ def _in_words(
     right: list[Observation],
     explained: dict[str, Codes],
     direct: list[str],
+    order: tuple[str, ...],
 ) -> Result:
     by_code: dict[str, list[str]] = {code: [] for code in direct}
     for name, codes in explained.items():
@@ -211,26 +281,35 @@ def _in_words(
             by_code.setdefault(code, []).append(name)
     lines = [f"{_title(task)}: not yet."]
     for code, names in by_code.items():
-        lines += _about_mistake(code, names if len(task.outputs) > 1 else [], seen)
+        lines += _about_mistake(task, code, names if len(task.outputs) > 1 else [], seen, order)
     rest = [] if "remembers" in direct else [name for name in wrong if name not in explained]
     symptoms = {name: _symptom(task, name, seen, right) for name in rest}
-    if symptoms and "shape-fixed" not in direct and not all(s.kind in _NOTHING for s in symptoms.values()):
-        lines.append("  No known mistake fits" + (" the following." if len(task.outputs) > 1 else "."))
+    unknown = any(s.kind not in _PLAIN for s in symptoms.values())
+    if unknown and not {"shape-fixed", "first-only"} & set(direct):
+        what = "No known mistake fits" + (" the following" if len(task.outputs) > 1 else "")
+        mixed = any(s.kind in _MIXED for s in symptoms.values())
+        lines.append(f"  {what}{', alone or with one more; perhaps there are more than two' if mixed else ''}.")
     lines += _about_symptoms(task, symptoms)
     fine = [name for name in task.outputs if name not in wrong]
     if fine and wrong:
-        lines.append(f"  Right: {', '.join(fine)}.")
+        lines.append("  All else is right." if len(fine) > _MOST_LISTED else f"  Right: {_listed(fine)}.")
     kinds = tuple(dict.fromkeys(symptom.kind for symptom in symptoms.values()))
     return Result(False, tuple(by_code), kinds, "\n".join(map(_wrapped, lines)))
 
 
-def _about_mistake(code: str, names: list[str], seen: list[Observation]) -> list[str]:
+def _about_mistake(
+    task: Task, code: str, names: list[str], seen: list[Observation], order: tuple[str, ...]
+) -> list[str]:
     mistake = mistakes.mistake(code)
     lines = [f"  [{code}] {mistake.diagnosis}"]
     if code == "mutates-input":
         lines.append(f"    Changed: {', '.join(sorted({name for o in seen for name in o.changed}))}.")
+    if code == "wrong-order":
+        lines.append(f"    Returned: {', '.join(order)}.")
     if names:
-        lines.append(f"    Seen in: {', '.join(names)}.")
+        lines.append(f"    Seen in: {_listed(names)}.")
+    if (task.check, code) in mistakes.NOTES:
+        lines.append(f"    {mistakes.NOTES[task.check, code]}")
     return [*lines, f"    Hint: {mistake.hint}"]
 
 
@@ -242,12 +321,37 @@ def _about_symptoms(task: Task, symptoms: dict[str, Symptom]) -> list[str]:
     lines = []
     for symptom, names in by_symptom.items():
         verbal = symptom.kind in _NOTHING
-        if verbal and len(names) == len(task.outputs):
+        if symptom.subject:
+            one_mode = len(_by_tail(names)) == 1 and len(names) < len(_OF_BACKWARD)
+            where = f" Seen in: {_listed(names)}." if one_mode else ""
+            lines.append(f"  {symptom.subject} {symptom.text}{where}")
+        elif verbal and len(names) == len(task.outputs):
             lines.append(f"  Your answer {symptom.text}")
+        elif verbal and {name for name in task.outputs if not name.endswith(_START)} <= set(names):
+            lines.append(f"  Every call {_UNWRITTEN if symptom.kind == 'unwritten' else symptom.text}")
+        elif verbal and set(_by_tail(names).values()) == {_OF_BACKWARD}:
+            lines.append(f"  backward {' and '.join(_by_tail(names))} {symptom.text}")
         else:
             link = ": " if not verbal else ": each " if len(names) > 1 else " "
-            lines.append(f"  {', '.join(names)}{link}{symptom.text}")
+            lines.append(f"  {_listed(names)}{link}{symptom.text}")
     return lines
+
+
+def _listed(names: list[str]) -> str:
+    """Return the outputs' names, with what several have in common said once."""
+    return "; ".join(", ".join(heads) + (f" {tail}" if tail else "") for tail, heads in _by_tail(names).items())
+
+
+def _by_tail(names: list[str]) -> dict[str, tuple[str, ...]]:
+    """Return the first words of the names, by the rest of the name: the mode, for most outputs of a layer."""
+    heads: dict[str, tuple[str, ...]] = {}
+    for name in names:
+        head, _, tail = name.partition(" ")
+        heads[tail] = (*heads.get(tail, ()), head)
+    training, inference = "in training mode", "in inference mode"
+    if heads.get(training) == heads.get(inference, ()):
+        heads = {"in both modes" if tail == training else tail: h for tail, h in heads.items() if tail != inference}
+    return heads
 
 
 def _symptom(task: Task, name: str, seen: list[Observation], right: list[Observation]) -> Symptom:
@@ -260,8 +364,7 @@ def _symptom(task: Task, name: str, seen: list[Observation], right: list[Observa
             for given, array in probe.inputs:
                 if agree(value, array):
                     symptom = Symptom("unchanged", f"it is {given}, unchanged.")
-            always = symptom.kind in ("unwritten", "none", "count")
-            return symptom if always else Symptom(symptom.kind, f"{symptom.text} ({probe.about})")
+            return symptom if symptom.kind in _ALWAYS else symptom._replace(text=f"{symptom.text} ({probe.about})")
     raise AssertionError(name)
 
 

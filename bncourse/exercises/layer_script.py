@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from bncourse.exercises.observe import Answer, Failure, Observation, Value, changed_names, quietly, value_of
+from bncourse.exercises.symptoms import agree
 from bncourse.nn.checks import FloatArray
 
 STATISTICS = ("moving_mean", "moving_variance")
@@ -73,6 +75,7 @@ class Script:
         values: dict[str, Value] = {f"{name} at the start": read(layer, name) for name in STATISTICS}
         failure = quietly(partial(self._set_parameters, layer))
         if isinstance(failure, Failure):
+            failure = replace(failure, subject="Setting gamma and beta")
             return Observation({name: values.get(name, failure) for name in OUTPUTS})
         changed: list[str] = []
         self._call(layer, 0, "training", changed)
@@ -95,13 +98,25 @@ class Script:
         """Call the layer forward and backward; return the four outputs."""
         given = [self.x[number].copy(), self.dy[number].copy()]
         y = value_of(quietly(lambda: layer(given[0], mode == "training")))
-        dx = value_of(quietly(lambda: layer.backward(given[1])))
+        returned = quietly(lambda: layer.backward(given[1]))
         changed += changed_names(["x", "dy"], [self.x[number], self.dy[number]], given)
-        dx = y if isinstance(y, Failure) else dx
-        gradients = [value_of(quietly(partial(_gradient, layer, name))) for name in ("gamma", "beta")]
-        gradients = [dx if isinstance(dx, Failure) else value for value in gradients]
+        changed += [name for name in ("gamma", "beta") if self._has_changed(layer, name)]
+        gradients = [_gradient(layer, name) for name in ("gamma", "beta")]
+        if isinstance(returned, tuple):
+            story = f"returns a tuple of {len(returned)}; expected dx alone. The others belong into gradients."
+            returned = Failure("count", story, subject="backward")
+        elif isinstance(returned, Failure):
+            gradients = [returned, returned]
+        dx = value_of(returned)
+        if isinstance(y, Failure):
+            dx, gradients = y, [y, y]
         names = [f"{name} in {mode} mode" for name in ("y", "dx", "dgamma", "dbeta")]
         return dict(zip(names, [y, dx, *gradients], strict=True))
+
+    def _has_changed(self, layer: Any, name: str) -> bool:
+        """Tell whether the layer changed a parameter; another dtype is no change."""
+        value, given = read(layer, name), getattr(self, name)
+        return isinstance(value, np.ndarray) and not agree(value, given, 1e-6)
 
 
 def shares_statistics(script: Script, answer: Answer) -> bool:
@@ -121,8 +136,15 @@ def read(layer: Any, name: str) -> Value:
     return value_of(quietly(lambda: getattr(layer, name)))
 
 
-def _gradient(layer: Any, name: str) -> Any:
-    return layer.gradients[name]
+def _gradient(layer: Any, name: str) -> Value:
+    """Return a copy of a parameter's gradient, or say which keys there are in its place."""
+    gradients = quietly(lambda: layer.gradients)
+    if isinstance(gradients, Mapping) and name not in gradients:
+        keys = f"has the keys {', '.join(map(str, gradients))}" if gradients else "has no keys"
+        return Failure("keys", f"{keys}; expected gamma, beta.", subject="gradients")
+    if isinstance(gradients, Failure):
+        return gradients
+    return value_of(quietly(lambda: gradients[name]))
 
 
 def _change(before: list[Value], after: list[Value]) -> Value:

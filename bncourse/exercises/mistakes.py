@@ -45,7 +45,7 @@ _TEXTS: dict[str, tuple[str, str]] = {
     # moments
     "sample-variance": (
         "The variance that normalises is divided by n - 1, or by what comes to the same.",
-        "Which variance does algorithm 1 of the paper form? Compare with the default of np.var.",
+        "By what does algorithm 1 of Ioffe and Szegedy (2015) divide the sum of squares, and by what does np.var?",
     ),
     "uncentred": (
         "The variance is the mean of x squared, taken without subtracting the mean first.",
@@ -60,6 +60,14 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "squared.",
         "In float32, what is 10000.5² - 10000²? Which subtraction could come first?",
     ),
+    "parentheses-missing": (
+        "Only the mean is divided by the root, not x minus the mean: parentheses are missing.",
+        "In what order does Python work out a - b / c?",
+    ),
+    "channels-mixed": (
+        "The images are reshaped so that the numbers of one channel do not stay together.",
+        "Let x[..., c] = c, and reshape. Does each channel still hold one number only?",
+    ),
     # epsilon and the root
     "epsilon-outside": (
         "Epsilon is added outside the root.",
@@ -73,6 +81,14 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "The argument epsilon is ignored, and a fixed number stands in its place.",
         "Call your function with epsilon = 1 and with epsilon = 1e-6. Does anything change?",
     ),
+    "root-of-each": (
+        "The root is taken of the variance and of epsilon, each by itself.",
+        "Is the root of 9 + 16 the sum of the roots?",
+    ),
+    "epsilon-as-floor": (
+        "Epsilon is used as the least value that the variance may have; it is not added.",
+        "If variance and epsilon are both 2, the root of what number should you divide by?",
+    ),
     "epsilon-squared": (
         "Epsilon is squared before it is added.",
         "Is epsilon in the units of x, or of x squared?",
@@ -85,6 +101,7 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "gamma-forgotten": ("Gamma is not used.", "Give gamma another value than 1, and look at the spread of y."),
     "beta-forgotten": ("Beta is not used.", "Give beta another value than 0, and look at the mean of y."),
     "gamma-beta-swapped": ("Gamma and beta have changed places.", "Which of the two is y's mean?"),
+    "gamma-twice": ("Gamma is multiplied in twice.", "With gamma = 3, what should the spread of y be?"),
     "gamma-on-beta": ("Gamma multiplies beta as well.", "With gamma = 0, what should be left of y?"),
     "beta-subtracted": ("Beta is subtracted.", "With gamma = 0, what should be left of y?"),
     # dx
@@ -104,6 +121,11 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "Gamma is missing from dx.",
         "y = gamma * x_hat + beta. By what does the chain rule multiply dy on its way to x_hat?",
     ),
+    "gamma-twice-in-dx": (
+        "dx is multiplied by gamma twice.",
+        "y = gamma * x_hat + beta. By what does the chain rule multiply dy on its way to x_hat?",
+    ),
+    "dy-x-swapped": ("The arguments x and dy have changed places.", "In which order does the check hand them over?"),
     "n-missing": (
         "dx is n times too large: a division by n is missing.",
         "Compare dx with a finite difference, for a batch of 4 and for a batch of 8.",
@@ -132,6 +154,10 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "half-missing": (
         "What flows back through the variance is twice as large as it should be.",
         "What is the derivative of (variance + epsilon) ** (-1/2), with its factor?",
+    ),
+    "wrong-power": (
+        "What flows back through the variance has a wrong power of variance + epsilon.",
+        "What is the derivative of v ** (-1/2)? Its power is not the one you started from.",
     ),
     "inverse-std-squared": (
         "dx is divided by the standard deviation twice.",
@@ -167,11 +193,19 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "The gradients of the parameters are not summed over the samples.",
         "Which shape has gamma, and which has your dgamma?",
     ),
+    "parameters-batch-only": (
+        "The sums of dgamma and dbeta run over the batch axis only.",
+        "gamma has one entry for each channel. Which axes must be gone after the sum?",
+    ),
     "gradients-swapped": ("dgamma and dbeta have changed places.", "In which order does the check ask for them?"),
     # moving averages
     "momentum-inverted": (
         "Momentum is used in the wrong sense: as the share of the new value.",
         "With momentum 0.99, should one batch move the average much or little?",
+    ),
+    "momentum-fixed": (
+        "The argument momentum is ignored, and a fixed number stands in its place.",
+        "With momentum 1, what should be left of the new value?",
     ),
     "moving-sample": (
         "The batch's variance that enters the moving average is divided by n - 1; the population variance was asked "
@@ -191,11 +225,11 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "Start from 100, take momentum 1: what should be left?",
     ),
     "old-not-shrunk": (
-        "The new share is added, but the old value is not shrunk.",
+        "The old value is not multiplied by momentum.",
         "Feed the same batch for ever. Where does your average go?",
     ),
     "new-not-shrunk": (
-        "The old value is shrunk, but the new one is added whole.",
+        "The new value is not multiplied by 1 - momentum.",
         "Feed the same batch for ever. Where does your average go?",
     ),
     "std-averaged": (
@@ -219,6 +253,14 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "moving_mean and moving_variance have changed places.",
         "In which order does the check hand them over?",
     ),
+    "arguments-misordered": (
+        "The arguments gamma, beta, moving_mean and moving_variance are taken in another order.",
+        "In which order does the check hand them over, and in which do PyTorch and TensorFlow ask for them?",
+    ),
+    "inference-sample": (
+        "The moving variance is multiplied by n / (n - 1).",
+        "What is n if one sample comes alone? Should y depend on how many come with it?",
+    ),
     # the layer
     "always-training": (
         "The flag `training` is ignored: the layer is always in training mode.",
@@ -240,6 +282,14 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "After a call in inference mode, `backward` uses the formula, or the memory, of training mode.",
         "Which of the statistics depend on x in inference mode?",
     ),
+    "first-batch-starts": (
+        "The first batch takes the place of the start values; it is not averaged with them.",
+        "How large is the share of the start values, 0 and 1, after one update?",
+    ),
+    "gradients-accumulated": (
+        "The gradients of the parameters are added to those of the call before.",
+        "`backward` belongs to the last call. What should it leave if it is called for two batches in a row?",
+    ),
     "shared-statistics": (
         "Two layers share their moving statistics: training one changes the other.",
         "Where are the arrays made: once for the class (or for a default argument), or anew for each layer?",
@@ -249,6 +299,14 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "What should an untrained layer in inference mode do to x?",
     ),
     # how it is written
+    "wrong-order": (
+        "The outputs are returned in the wrong order.",
+        "In which order does the check ask for them?",
+    ),
+    "first-only": (
+        "The answer is right for the first input only.",
+        "Is something kept from the first call, or is a number of it (its epsilon, say) written out in the code?",
+    ),
     "shape-fixed": (
         "The answer is right for some shapes of x only.",
         "Look for a number that you wrote out, where the code could ask x for it.",
@@ -265,8 +323,23 @@ _TEXTS: dict[str, tuple[str, str]] = {
 }
 
 _MOMENTS = ["sample-variance", "uncentred"]
-_ROOT = ["epsilon-outside", "epsilon-forgotten", "epsilon-fixed", "epsilon-squared", "no-root"]
-_AFFINE = ["gamma-forgotten", "beta-forgotten", "gamma-beta-swapped", "gamma-on-beta", "beta-subtracted"]
+_ROOT = [
+    "epsilon-outside",
+    "root-of-each",
+    "epsilon-forgotten",
+    "epsilon-fixed",
+    "epsilon-squared",
+    "epsilon-as-floor",
+    "no-root",
+]
+_AFFINE = [
+    "gamma-forgotten",
+    "beta-forgotten",
+    "gamma-beta-swapped",
+    "gamma-twice",
+    "gamma-on-beta",
+    "beta-subtracted",
+]
 _IMAGE_AXES = [
     "batch-only",
     "batch-and-channels",
@@ -281,6 +354,7 @@ _DX = [
     "variance-constant",
     "statistics-constant",
     "gamma-not-in-dx",
+    "gamma-twice-in-dx",
     "n-missing",
     "n-twice",
     "sums-for-means",
@@ -288,6 +362,7 @@ _DX = [
     "sign",
     "two-missing",
     "half-missing",
+    "wrong-power",
     "inverse-std-squared",
     "inverse-std-missing",
     "std-for-inverse",
@@ -303,6 +378,7 @@ _DPARAMETERS = [
 ]
 _MOVING = [
     "momentum-inverted",
+    "momentum-fixed",
     "moving-sample",
     "start-ignored",
     "batch-only-kept",
@@ -321,8 +397,10 @@ _LAYER = [
     "trains-on-moving",
     "ignores-mode",
     "wrong-start",
+    "first-batch-starts",
+    "gradients-accumulated",
 ]
-_WRITTEN = ["shape-fixed", "mutates-input", "remembers"]
+_WRITTEN = ["shape-fixed", "mutates-input", "remembers", "first-only"]
 _BACKWARD_MOMENTS = [*_MOMENTS[:1], "uncentred", *_ROOT]
 
 #: The codes that each check knows.
@@ -332,6 +410,7 @@ CODES: dict[Check, list[str]] = {
         "all-axes",
         *_MOMENTS,
         "mean-not-subtracted",
+        "parentheses-missing",
         *_ROOT,
         *_AFFINE,
         "one-pass-variance",
@@ -339,23 +418,48 @@ CODES: dict[Check, list[str]] = {
     ],
     "convolution": [
         *_IMAGE_AXES,
+        "channels-mixed",
         *_MOMENTS,
         "mean-not-subtracted",
+        "parentheses-missing",
         *_ROOT,
         *_AFFINE,
         "one-pass-variance",
         *_WRITTEN,
     ],
-    "backward": ["wrong-axis", "all-axes", *_BACKWARD_MOMENTS, *_DX, *_DPARAMETERS, *_WRITTEN],
-    "convolution_backward": [
-        *_IMAGE_AXES,
-        "n-batch-only",
+    "backward": [
+        "wrong-axis",
+        "all-axes",
         *_BACKWARD_MOMENTS,
+        "dy-x-swapped",
         *_DX,
         *_DPARAMETERS,
+        "wrong-order",
         *_WRITTEN,
     ],
-    "inference": ["batch-statistics", "moving-swapped", "mean-not-subtracted", *_ROOT, *_AFFINE, *_WRITTEN],
+    "convolution_backward": [
+        *_IMAGE_AXES,
+        "channels-mixed",
+        "n-batch-only",
+        *_BACKWARD_MOMENTS,
+        "dy-x-swapped",
+        *_DX,
+        *_DPARAMETERS,
+        "parameters-batch-only",
+        "wrong-order",
+        *_WRITTEN,
+    ],
+    "inference": [
+        "batch-statistics",
+        "moving-swapped",
+        "arguments-misordered",
+        "inference-sample",
+        "mean-not-subtracted",
+        "parentheses-missing",
+        *_ROOT,
+        *_AFFINE,
+        *_WRITTEN,
+    ],
     "moving_averages": ["wrong-axis", "all-axes", "uncentred", *_MOVING, "pair-swapped", *_WRITTEN],
     "layer": [
         *_MOVING,
@@ -374,10 +478,19 @@ CODES: dict[Check, list[str]] = {
     ],
 }
 
+_MIXES = ["channels-mixed:moved", "channels-mixed:moved-back"]
+_MOMENTA = ["momentum-fixed:0.99", "momentum-fixed:0.999", "momentum-fixed:0.1"]
+
 #: Other ways to write a mistake, and the checks that know them.
 VARIANTS: dict[Check, list[str]] = {
     "forward": ["wrong-axis:flat", "all-axes:mean", "all-axes:variance"],
-    "convolution": ["channels-first:flat", "channels-first:parameters", "all-axes:mean", "all-axes:variance"],
+    "convolution": [
+        "channels-first:flat",
+        "channels-first:parameters",
+        "all-axes:mean",
+        "all-axes:variance",
+        *_MIXES,
+    ],
     "backward": [
         "wrong-axis:flat",
         "wrong-axis:sums",
@@ -390,11 +503,17 @@ VARIANTS: dict[Check, list[str]] = {
     "convolution_backward": [
         *(f"{code}:{part}" for code in _IMAGE_AXES for part in ("moments", "statistics")),
         "channels-first:flat",
+        *_MIXES,
         "n-batch-only:mean",
         "n-batch-only:variance",
     ],
-    "inference": ["batch-statistics:mean", "batch-statistics:variance"],
-    "moving_averages": ["std-averaged:both"],
+    "inference": [
+        "batch-statistics:mean",
+        "batch-statistics:variance",
+        "arguments-misordered:offset",
+        "inference-sample:number",
+    ],
+    "moving_averages": ["std-averaged:both", *_MOMENTA],
     "layer": [
         "updates-in-inference:after",
         "sample-variance:moving",
@@ -406,6 +525,7 @@ VARIANTS: dict[Check, list[str]] = {
         "ignores-mode:stale",
         "wrong-start:mean",
         "std-averaged:both",
+        *_MOMENTA,
         "batch-statistics:mean",
         "batch-statistics:variance",
         "all-axes:moments",
@@ -415,12 +535,30 @@ _backward: tuple[Check, ...] = ("backward", "convolution_backward", "layer")
 _with_root: tuple[Check, ...] = ("forward", "convolution", "inference", *_backward)
 for _check in _backward:
     VARIANTS[_check] += ["sample-variance:consistent", "plus-for-minus:mean", "plus-for-minus:variance"]
-    VARIANTS[_check] += ["sums-for-means:mean", "sums-for-means:variance"]
+    VARIANTS[_check] += ["sums-for-means:mean", "sums-for-means:variance", "wrong-power:one"]
 for _check in _with_root:
-    VARIANTS[_check] += ["epsilon-outside:after", *(f"epsilon-fixed:1e-{digits}" for digits in (3, 5, 6, 7, 8))]
+    VARIANTS[_check] += ["epsilon-outside:after"]
+    VARIANTS[_check] += [f"epsilon-fixed:1e-{digits}" for digits in (3, 5, 6, 7, 8)]
 
 #: Mistakes of a kind that no switch makes: they are looked for directly.
-DIRECT = {*_WRITTEN, "one-pass-variance", "shared-statistics"}
+DIRECT = {*_WRITTEN, "wrong-order", "one-pass-variance", "shared-statistics"}
+
+#: What is to be said besides, in one check.
+NOTES: dict[tuple[Check, str], str] = {
+    ("layer", code): f"The check sets the attribute {name} anew: a copy that the layer keeps elsewhere does not follow."
+    for code, name in (("gamma-forgotten", "gamma"), ("beta-forgotten", "beta"))
+}
+
+
+#: Mistakes of which one answer makes only one: the axes of images, and ways to mix the channels.
+_ALTERNATIVES = {*_IMAGE_AXES, "channels-mixed"}
+
+
+def can_meet(one: str, other: str) -> bool:
+    """Tell whether two switches can spoil one output together, so that it is worth while to try them as a pair."""
+    codes = {one.partition(":")[0], other.partition(":")[0]}
+    elsewhere = bool(codes & set(_DX)) and bool(codes & {*_DPARAMETERS, "parameters-batch-only"})
+    return len(codes) == 2 and not codes <= _ALTERNATIVES and not elsewhere
 
 
 def catalogue(check: Check) -> tuple[Mistake, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,10 +21,21 @@ _LONGEST = 200
 
 @dataclass(frozen=True)
 class Failure:
-    """Why there is no array: a kind, such as ``"exception"`` or ``"dtype"``, and the story in words."""
+    """Why there is no array.
+
+    Attributes
+    ----------
+    kind
+        One word, such as ``"exception"`` or ``"dtype"``.
+    text
+        The story, a sentence without its subject.
+    subject
+        What the sentence is about, where this is not the output itself.
+    """
 
     kind: str
     text: str
+    subject: str = ""
 
 
 Value: TypeAlias = FloatArray | Failure
@@ -92,6 +104,8 @@ def value_of(given: Any) -> Value:
     if isinstance(array, Failure):
         return Failure("dtype", f"is no array of numbers, but of type {type(given).__name__}.")
     if array.dtype.kind not in "f":
+        if not isinstance(given, np.ndarray) and array.dtype.kind not in "iucb":
+            return Failure("dtype", f"is no array of numbers, but of type {type(given).__name__}.")
         return Failure("dtype", f"has dtype {array.dtype}; expected floating-point numbers.")
     result: FloatArray = array
     return result
@@ -99,11 +113,16 @@ def value_of(given: Any) -> Value:
 
 def _values(action: Answer, outputs: Sequence[str]) -> dict[str, Value]:
     given = quietly(action)
+    if inspect.iscoroutine(given):
+        given.close()  # else Python warns that nobody waited for it
     if given is None:
         given = Failure("none", "returns None; a return statement seems to be missing.")
     if len(outputs) == 1:
         if isinstance(given, tuple):
             given = Failure("count", f"returns a tuple of {len(given)}; expected {outputs[0]} alone.")
+        if inspect.isgenerator(given) or inspect.iscoroutine(given):
+            kind = type(given).__name__
+            given = Failure("dtype", f"returns a {kind}; expected an array. Write return, and neither yield nor async.")
         return {outputs[0]: value_of(given)}
     if not isinstance(given, Failure):
         try:
@@ -113,7 +132,8 @@ def _values(action: Answer, outputs: Sequence[str]) -> dict[str, Value]:
         except Exception:  # an odd object of the reader's own
             parts = []
         story = f"{len(parts)} outputs" if parts else f"one object of type {type(given).__name__}"
-        given = Failure("count", f"returns {story}; expected {len(outputs)}: {', '.join(outputs)}.")
+        names = ", ".join(outputs)
+        given = Failure("count", f"returns {story}; expected {len(outputs)}, as in: return {names}.")
     return dict.fromkeys(outputs, given)
 
 

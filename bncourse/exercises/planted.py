@@ -7,7 +7,8 @@ inputs. The course's own implementation is :mod:`bncourse.nn`.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Callable, Collection
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,12 +29,37 @@ WRONG_AXES: dict[str, tuple[int, ...]] = {
     "per-sample": (1, 2, 3),
 }
 
+#: A momentum of one's own in place of the argument, by variant.
+FIXED_MOMENTA = {
+    "momentum-fixed": 0.9,
+    "momentum-fixed:0.99": 0.99,
+    "momentum-fixed:0.999": 0.999,
+    "momentum-fixed:0.1": 0.1,
+}
+
 #: An epsilon of one's own in place of the argument, by variant.
 FIXED_EPSILONS = {f"epsilon-fixed:1e-{digits}": float(f"1e-{digits}") for digits in (3, 5, 6, 7, 8)}
 
 
+#: Ways from images to a table, and back to the shape given, that do not keep the channels apart.
+MIXES: dict[str, tuple[Callable[[FloatArray], FloatArray], Callable[[FloatArray, tuple[int, ...]], FloatArray]]] = {
+    "channels-mixed": (lambda x: x.reshape(x.shape[-1], -1).T, lambda y, shape: y.T.reshape(shape)),
+    "channels-mixed:moved": (
+        lambda x: x.transpose(0, 3, 1, 2).reshape(-1, x.shape[-1]),
+        lambda y, shape: y.reshape(shape),
+    ),
+    "channels-mixed:moved-back": (
+        lambda x: x.transpose(0, 3, 1, 2).reshape(-1, x.shape[-1]),
+        lambda y, shape: y.reshape(*(shape[axis] for axis in (0, 3, 1, 2))).transpose(0, 2, 3, 1),
+    ),
+}
+
+
 def forward(x: FloatArray, gamma: FloatArray, beta: FloatArray, epsilon: float, faults: Faults = ()) -> FloatArray:
     """Return y in training mode, for a table or for images NHWC."""
+    for fault in MIXES.keys() & set(faults):
+        into, out_of = MIXES[fault]
+        return out_of(forward(into(x), gamma, beta, epsilon, set(faults) - {fault}), x.shape)
     return _affine(_moments(x, epsilon, faults).x_hat, gamma, beta, faults)
 
 
@@ -48,15 +74,24 @@ def inference(
 ) -> FloatArray:
     """Return y in inference mode."""
     axes = tuple(range(x.ndim - 1))
+    if "arguments-misordered" in faults:  # as in PyTorch's functional form
+        gamma, beta, moving_mean, moving_variance = moving_mean, moving_variance, gamma, beta
+    if "arguments-misordered:offset" in faults:  # as in tf.nn, which asks for beta before gamma
+        gamma, beta, moving_mean, moving_variance = moving_variance, moving_mean, gamma, beta
     mean, variance = moving_mean, moving_variance
+    n = math.prod(x.shape[:-1])
+    if "inference-sample" in faults:
+        variance = variance * n / (n - 1)
+    if "inference-sample:number" in faults:  # one sample: this raises, where the line above gives infinity
+        variance = variance * (n / (n - 1))
     if "moving-swapped" in faults:
         mean, variance = variance, mean
     if {"batch-statistics", "batch-statistics:mean"} & set(faults):
         mean = x.mean(axis=axes)
     if {"batch-statistics", "batch-statistics:variance"} & set(faults):
         variance = x.var(axis=axes)
-    centred = x if "mean-not-subtracted" in faults else x - mean
-    return _affine(centred * _inverse_std(variance, epsilon, faults), gamma, beta, faults)
+    inverse_std = _inverse_std(variance, epsilon, faults)
+    return _affine(_x_hat(x, mean, inverse_std, faults), gamma, beta, faults)
 
 
 def update(
@@ -75,6 +110,9 @@ def update(
         variance = np.mean(x**2, axis=axes)
     if "std-averaged" in faults:
         variance = np.sqrt(variance)
+    for fault, value in FIXED_MOMENTA.items():
+        if fault in faults:
+            momentum = value
     m, new_share = momentum, 1 - momentum
     if "momentum-inverted" in faults:
         m, new_share = new_share, m
@@ -107,6 +145,12 @@ def backward(
     dy: FloatArray, x: FloatArray, gamma: FloatArray, epsilon: float, faults: Faults = ()
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return dx, dgamma and dbeta of :func:`forward`, for a table or for images NHWC."""
+    for fault in MIXES.keys() & set(faults):
+        into, out_of = MIXES[fault]
+        dx, dgamma, dbeta = backward(into(dy), into(x), gamma, epsilon, set(faults) - {fault})
+        return out_of(dx, x.shape), dgamma, dbeta
+    if "dy-x-swapped" in faults:
+        dy, x = x, dy
     return _backward(dy, _moments(x, epsilon, faults), gamma, faults)
 
 
@@ -117,6 +161,9 @@ def _backward(
     keep = not any(fault.endswith((":flat", ":sums")) for fault in faults)
     n = float(np.prod([dy.shape[axis] for axis in over]))
     mean_share, variance_share = _shares(n, len(dy), faults)
+    for fault, power in {"wrong-power": 2, "wrong-power:one": 1}.items():
+        if fault in faults:  # (variance + epsilon) to the power -1/2, or -1, in place of -3/2
+            variance_share = variance_share / m.inverse_std**power
     sum_dy = dy.sum(axis=over, keepdims=keep)
     sum_dy_x_hat = (dy * m.x_hat).sum(axis=over, keepdims=keep)
     dx = dy - mean_share * sum_dy / n - variance_share * m.x_hat * sum_dy_x_hat / n
@@ -155,6 +202,8 @@ def _factor(inverse_std: FloatArray, gamma: FloatArray, n: float, faults: Faults
     factor: FloatArray = inverse_std ** next((powers[code] for code in powers if code in faults), 1)
     if "gamma-not-in-dx" not in faults:
         factor = factor * gamma
+    if "gamma-twice-in-dx" in faults:
+        factor = factor * gamma
     if "n-missing" in faults:
         factor = factor * n
     if "n-twice" in faults:
@@ -175,7 +224,7 @@ def _parameter_gradients(
     per_sample, per_sample_beta = dy * terms, dy
     if "dbeta-with-gamma" in faults:
         per_sample_beta = dy * gamma
-    over = _axes(dy.ndim, faults, of="parameters")
+    over = (0,) if "parameters-batch-only" in faults else _axes(dy.ndim, faults, of="parameters")
     if "mean-for-sum" in faults:
         factor = 1 / float(np.prod([dy.shape[axis] for axis in over]))
     if "not-summed" not in faults:
@@ -212,8 +261,14 @@ def _moments(x: FloatArray, epsilon: float, faults: Faults) -> SimpleNamespace:
     if "uncentred" in faults:
         variance = np.mean(x**2, axis=axes, keepdims=keep)
     inverse_std = _inverse_std(variance, epsilon, faults)
-    x_hat = (x if "mean-not-subtracted" in faults else x - mean) * inverse_std
+    x_hat = _x_hat(x, mean, inverse_std, faults)
     return SimpleNamespace(x=x, mean=mean, inverse_std=inverse_std, x_hat=x_hat)
+
+
+def _x_hat(x: FloatArray, mean: FloatArray, inverse_std: FloatArray, faults: Faults) -> FloatArray:
+    if "parentheses-missing" in faults:
+        return x - mean * inverse_std
+    return (x if "mean-not-subtracted" in faults else x - mean) * inverse_std
 
 
 def _inverse_std(variance: FloatArray, epsilon: float, faults: Faults) -> FloatArray:
@@ -226,6 +281,10 @@ def _inverse_std(variance: FloatArray, epsilon: float, faults: Faults) -> FloatA
         epsilon = epsilon**2
     if "no-root" in faults:
         result: FloatArray = 1 / (variance + epsilon)
+    elif "root-of-each" in faults:
+        result = 1 / (np.sqrt(variance) + np.sqrt(epsilon))
+    elif "epsilon-as-floor" in faults:
+        result = 1 / np.sqrt(np.maximum(variance, epsilon))
     elif "epsilon-outside" in faults:
         result = 1 / (np.sqrt(variance) + epsilon)
     elif "epsilon-outside:after" in faults:
@@ -242,6 +301,8 @@ def _affine(x_hat: FloatArray, gamma: FloatArray, beta: FloatArray, faults: Faul
         gamma, beta = beta, gamma
     if "gamma-forgotten" in faults:
         gamma = np.ones_like(gamma)
+    if "gamma-twice" in faults:
+        gamma = gamma**2
     if "beta-forgotten" in faults:
         beta = np.zeros_like(beta)
     if "gamma-on-beta" in faults:
@@ -283,6 +344,7 @@ class PlantedLayer:
             self.moving_mean = np.ones(channels)
         self.gradients: dict[str, FloatArray] = {}
         self._last: Any = None
+        self._started = False
 
     def __call__(self, x: FloatArray, training: bool) -> FloatArray:
         """Return y for `x`."""
@@ -303,6 +365,10 @@ class PlantedLayer:
     def _train(self, x: FloatArray) -> FloatArray:
         old = self.moving_mean, self.moving_variance
         self._move(x)
+        if "first-batch-starts" in self.faults and not self._started:
+            axes = tuple(range(x.ndim - 1))
+            self.moving_mean, self.moving_variance = x.mean(axis=axes), x.var(axis=axes)
+        self._started = True
         batch = _moments(x, self.epsilon, self.faults)
         if any(fault.startswith("trains-on-moving") for fault in self.faults):
             of_old = {"trains-on-moving:old", "trains-on-moving:old-constants"} & self.faults
@@ -338,12 +404,14 @@ class PlantedLayer:
         else:
             dx = dy * _factor(used.inverse_std, self.gamma, 1.0, self.faults - {"n-missing", "n-twice"})
             dgamma, dbeta = _parameter_gradients(dy, used, self.gamma, self.faults)
-        self.gradients = {"gamma": dgamma, "beta": dbeta}
+        new = {"gamma": dgamma, "beta": dbeta}
+        if "gradients-accumulated" in self.faults and self.gradients:
+            new = {name: self.gradients[name] + value for name, value in new.items()}
+        self.gradients = new
         return dx
 
 
 def _given(x: FloatArray, mean: FloatArray, variance: FloatArray, epsilon: float, faults: Faults) -> SimpleNamespace:
     """Return what `_moments` returns, from given statistics."""
     inverse_std = _inverse_std(variance, epsilon, faults)
-    centred = x if "mean-not-subtracted" in faults else x - mean
-    return SimpleNamespace(x=x, mean=mean, inverse_std=inverse_std, x_hat=centred * inverse_std)
+    return SimpleNamespace(x=x, mean=mean, inverse_std=inverse_std, x_hat=_x_hat(x, mean, inverse_std, faults))

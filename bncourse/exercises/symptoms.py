@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -12,15 +13,19 @@ from bncourse.nn.checks import FloatArray
 #: How far an answer may be off, as a share of the largest number: room for float32, far below any known mistake.
 TOLERANCE = 1e-4
 
+#: An answer of fewer bytes for each number is told so, if it agrees to this tolerance: that of float16.
+_ENOUGH_BYTES, _FEW_DIGITS = 4, 2e-3
+
 #: Below this a number in a message is rounding error.
 _NOISE = 1e-9
 
 
 class Symptom(NamedTuple):
-    """What is wrong: a kind in one word, and a sentence that begins after the name of the output."""
+    """What is wrong: a kind in one word, and a sentence that begins after the name of the output, or the subject."""
 
     kind: str
     text: str
+    subject: str = ""
 
 
 def agree(value: Value, expected: Value, tolerance: float = TOLERANCE) -> bool:
@@ -39,9 +44,11 @@ def agree(value: Value, expected: Value, tolerance: float = TOLERANCE) -> bool:
 def describe(value: Value, expected: FloatArray, name: str) -> Symptom:
     """Return the most telling symptom of a wrong value."""
     if isinstance(value, Failure):
-        return Symptom(value.kind, value.text)
+        return Symptom(value.kind, value.text, value.subject)
     if value.shape != expected.shape:
         return _wrong_shape(value, expected)
+    if value.dtype.itemsize < _ENOUGH_BYTES and agree(value, expected, _FEW_DIGITS):
+        return _few_digits(value, expected, name)
     bad = ~np.isfinite(value)
     if bad.any():
         return Symptom("not-finite", f"{bad.sum()} of {bad.size} entries are NaN or infinite, the first {_at(bad)}.")
@@ -52,9 +59,17 @@ def _wrong_shape(value: FloatArray, expected: FloatArray) -> Symptom:
     text = f"the shape is {value.shape}; expected {expected.shape}."
     if agree(value.T, expected):
         return Symptom("transposed", f"{text} It is the transpose of the right answer.")
+    if value.ndim > 2 and (axes := _reordered(value, expected)):
+        return Symptom("transposed", f"{text} It is the right answer transposed, with the axes in the order {axes}.")
     if value.size == expected.size and agree(value.reshape(expected.shape), expected):
         text += " The numbers are right."
     return Symptom("shape", text)
+
+
+def _reordered(value: FloatArray, expected: FloatArray) -> tuple[int, ...] | None:
+    """Return the order of the axes that makes `value` of the right array, if there is one."""
+    orders = itertools.permutations(range(expected.ndim))
+    return next((axes for axes in orders if agree(value, expected.transpose(axes))), None)
 
 
 def _pattern(value: FloatArray, expected: FloatArray) -> Symptom | None:
@@ -99,11 +114,26 @@ def _first_wrong(value: FloatArray, expected: FloatArray, name: str) -> Symptom:
     place = tuple(int(i) for i in np.argwhere(wrong)[0]) if wrong.any() else ()
     where = f"{name}[{', '.join(map(str, place))}]" if place else name
     error = np.abs(value - expected).max()
+    got, right = _apart(float(value[place]), float(expected[place]))
     return Symptom(
         "numbers",
         f"{wrong.sum()} of {wrong.size} entries are wrong, by up to {short(error)}; the first is "
-        f"{where} = {short(value[place])}, expected {short(expected[place])}.",
+        f"{where} = {got}, expected {right}.",
     )
+
+
+def _few_digits(value: FloatArray, expected: FloatArray, name: str) -> Symptom:
+    found = _first_wrong(value, expected, name)
+    return Symptom("precision", f"{found.text} Your answer has dtype {value.dtype}, which keeps three digits.")
+
+
+def _apart(value: float, expected: float) -> tuple[str, str]:
+    """Return both numbers with three digits, or with as many as it takes to see that they differ."""
+    for digits in range(3, 18):
+        pair = f"{value:.{digits}g}", f"{expected:.{digits}g}"
+        if pair[0] != pair[1]:
+            break
+    return (short(value), short(expected)) if digits == 3 else pair
 
 
 def _ratio(value: FloatArray, expected: FloatArray) -> float:

@@ -41,8 +41,9 @@ PRODUCT = 8_192
 LOOP, ROW = 2_048, 256
 #: More channels than this, or shorter rows of one channel, are left to the plain functions.
 MOST_CHANNELS, SHORTEST_ROW = 4_096, 32
-#: Threads that work at once. More than a few only wait for the memory.
-THREADS = min(4, os.cpu_count() or 1)
+#: Threads that work at once, and the blocks that there must be for it. More than a few threads only wait for the memory,
+#: and for a few blocks a thread comes too late.
+THREADS, MANY_BLOCKS = min(4, os.cpu_count() or 1), 8
 #: Rows looked at to choose a shift.
 SAMPLE = 64
 #: Largest square of a mean, in variances, that needs no shift; the sums then lose less than three bits.
@@ -411,7 +412,8 @@ def _run(
                 results[i] = work(room[: block.size].reshape(block.shape), block, *rest)
 
     # A copy of the context takes the caller's np.errstate along.
-    helpers = [_pool().submit(copy_context().run, several) for _ in range(min(THREADS, len(blocks)) - 1)]
+    wanted = THREADS - 1 if len(blocks) >= MANY_BLOCKS else 0
+    helpers = [_pool().submit(copy_context().run, several) for _ in range(wanted)]
     try:
         several()
     finally:
