@@ -90,7 +90,7 @@ class AxisSplit:
 
     @property
     def kept_shape(self) -> tuple[int, ...]:
-        """Shape of the parameters and statistics: the lengths of the kept axes."""
+        """Shape of the parameters and statistics, that is, the lengths of the kept axes."""
         return tuple(self.shape[a] for a in self.kept)
 
     def expand(self, parameter: FloatArray) -> FloatArray:

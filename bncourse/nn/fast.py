@@ -41,8 +41,8 @@ PRODUCT = 8_192
 LOOP, ROW = 2_048, 256
 #: More channels than this, or shorter rows of one channel, are left to the plain functions.
 MOST_CHANNELS, SHORTEST_ROW = 4_096, 32
-#: Threads that work at once, and the blocks that there must be for it. More than a few threads only wait for the memory,
-#: and for a few blocks a thread comes too late.
+#: Threads that work at once, and the blocks that there must be for it: a few more threads only wait for the memory, and
+#: for a few blocks a thread comes too late.
 THREADS, MANY_BLOCKS = min(4, os.cpu_count() or 1), 8
 #: Rows looked at to choose a shift.
 SAMPLE = 64

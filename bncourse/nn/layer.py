@@ -42,7 +42,7 @@ class Layer:
         self._output_shape: tuple[int, ...] | None = None
 
     def __call__(self, x: npt.ArrayLike, training: bool = True) -> FloatArray:
-        """Return y for `x`, in training mode or in inference mode.
+        """Return y for `x`, in training mode (the default, unlike in Keras) or in inference mode.
 
         Raises
         ------
@@ -84,11 +84,11 @@ class Layer:
 
     @property
     def weights(self) -> Weights:
-        """All arrays of the layer, not copies: parameters, and statistics that no gradient reaches."""
+        """All arrays of the layer, not copies, be they parameters or statistics that no gradient reaches."""
         return self._arrays(self._parameter_names + self._statistic_names)
 
     def set_weights(self, weights: Mapping[str, npt.ArrayLike]) -> None:
-        """Take over copies of `weights`, which must have the names of this layer's own.
+        """Take over copies of `weights`, which must have the names of this layer's own: those that `weights` shows.
 
         A layer that was not called yet counts as built afterwards.
 

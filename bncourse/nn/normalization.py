@@ -169,9 +169,11 @@ class BatchNorm(Layer):
 
     @classmethod
     def like_pytorch(
-        cls, momentum: float | None = 0.1, eps: float = 1e-5, affine: bool = True, *, axis: Axis = 1, **options: Any
+        cls, *, momentum: float | None = 0.1, eps: float = 1e-5, affine: bool = True, axis: Axis = 1, **options: Any
     ) -> BatchNorm:
         """Return the layer that ``torch.nn.BatchNorm1d``, ``2d`` or ``3d`` is, given their arguments.
+
+        The number of channels is not among them: the layer finds it at the first call, or in the weights it is given.
 
         Parameters
         ----------
@@ -194,7 +196,20 @@ class BatchNorm(Layer):
         Notes
         -----
         The moving variance takes the sample variance, as there. PyTorch refuses a training batch with one number a
-        channel; this layer returns beta.
+        channel; this layer returns beta. ``track_running_stats=False`` has no counterpart.
+
+        The arrays have other names: ``weight`` is `gamma`, ``bias`` is `beta`, ``running_mean`` is `moving_mean`,
+        ``running_var`` is `moving_variance`, and ``num_batches_tracked`` is `updates`. ``train()`` and ``eval()``
+        become the argument `training`.
+
+        Examples
+        --------
+        A trained layer ``theirs`` of PyTorch, taken over::
+
+            names = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean",
+                     "running_var": "moving_variance", "num_batches_tracked": "updates"}
+            ours = BatchNorm.like_pytorch(momentum=theirs.momentum, eps=theirs.eps)
+            ours.set_weights({names[name]: array.numpy() for name, array in theirs.state_dict().items()})
         """
         share = None if momentum is None else 1.0 - fraction(momentum, "momentum", end=True)
         options = {"moving_variance": "sample", "center": affine, "scale": affine, **options}
@@ -208,7 +223,8 @@ class BatchNorm(Layer):
         x
             Array of floats of rank 2 to 5.
         training
-            Normalise with the statistics of the batch, and update the moving ones.
+            Normalise with the statistics of the batch, and update the moving ones. True is the default, unlike in Keras
+            outside of ``fit``: a plain ``layer(x)`` moves the statistics.
         mask
             True where a position counts in the statistics; see :func:`bncourse.nn.batch_norm_train`. Without effect
             in inference mode.
@@ -240,6 +256,8 @@ class BatchNorm(Layer):
         wrong = {name: start.shape for name, start in self.starts.items() if start.shape not in ((), shape)}
         if wrong:
             raise ValueError(f"start values have the shapes {wrong}; expected a number, or {shape} for this x.")
+        if self.gamma is not None or self.beta is not None:
+            raise ValueError(f"{self!r}: gamma or beta was set before the first call; use gamma_start and beta_start.")
         new = {name: np.full(shape, start) for name, start in self.starts.items()}
         self.gamma = new["gamma"].astype(dtype) if self.scale else None
         self.beta = new["beta"].astype(dtype) if self.center else None

@@ -39,9 +39,16 @@ class Optimizer:
         Raises
         ------
         ValueError
-            If a parameter has no gradient or one of another shape; then no parameter is changed.
+            If a parameter has no gradient or one of another shape, or the optimiser remembers another network; then no
+            parameter is changed.
         """
         for name, parameter in parameters.items():
+            remembered = self._memory.get(name)
+            if remembered and remembered[0].shape != parameter.shape:
+                raise ValueError(
+                    f"{name!r} has shape {parameter.shape}, and this optimiser remembers one of shape "
+                    f"{remembered[0].shape} by that name; make a new optimiser for each network."
+                )
             if name not in gradients:
                 raise ValueError(f"no gradient for the parameter {name!r}; call backward before update.")
             if gradients[name].shape != parameter.shape:

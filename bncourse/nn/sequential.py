@@ -43,6 +43,12 @@ class History:
     validation_loss: list[float] = field(default_factory=list)
     validation_accuracy: list[float] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        last = f"last loss {self.loss[-1]:.3g}" if self.loss else "nothing yet"
+        if self.validation_accuracy:
+            last += f", last validation accuracy {self.validation_accuracy[-1]:.3f}"
+        return f"History({len(self.loss)} steps: {last})"
+
 
 class Sequential(Layer):
     """Layers applied one after the other; itself a layer.
@@ -205,17 +211,22 @@ class Sequential(Layer):
         epochs, steps
             How long to train: rounds through all samples, or batches. Give one of the two.
         optimizer
-            Takes the steps.
+            Takes the steps, for example ``Adam()``; a new one for each network.
         seed
-            Seed of the shuffling.
+            Seed of the shuffling: the same seed gives the same batches. ``None`` draws a new order in every run.
         loss
             Function of logits and labels that returns the loss and its gradient.
         validation
-            Samples and labels to score in inference mode.
+            A pair of samples and labels to score in inference mode.
         validate_every
             Steps between two validations; by default one epoch's. The last step is always validated.
         progress
             Show a progress bar on standard error.
+
+        Returns
+        -------
+        History
+            Loss and accuracy of every step, and of every validation.
 
         Raises
         ------
@@ -226,6 +237,12 @@ class Sequential(Layer):
         per_epoch = ceil(len(x) / positive_int(batch_size, "batch_size"))
         total = _number_of_steps(epochs, steps, per_epoch)
         every = per_epoch if validate_every is None else positive_int(validate_every, "validate_every")
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer = {optimizer!r}; expected an instance of Optimizer, for example Adam().")
+        if validation is not None and not (isinstance(validation, tuple | list) and len(validation) == 2):
+            raise TypeError(
+                f"validation = {validation!r}; expected a pair (x, labels), for example (split.images, split.labels)."
+            )
         held_out = None if validation is None else _samples(*validation)
 
         history = History()

@@ -138,7 +138,7 @@ def test_weights_move_from_pytorch_in_the_middle_of_a_training(momentum, affine)
     data = [numbers(4, 3, 2, 5, seed=seed) for seed in range(4)]
     for x in data[:2]:
         twin(torch.tensor(x))
-    layer = BatchNorm.like_pytorch(momentum, affine=affine)
+    layer = BatchNorm.like_pytorch(momentum=momentum, affine=affine)
     layer.set_weights(weights_from(twin))
     np.testing.assert_allclose(layer(data[0], training=False), run(twin.eval(), data[0], data[0])[0], rtol=1e-12)
     twin.train()
@@ -150,7 +150,7 @@ def test_weights_move_from_pytorch_in_the_middle_of_a_training(momentum, affine)
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("momentum", [None, 0.1])
 def test_weights_move_to_pytorch_in_the_middle_of_a_training(momentum, affine):
-    layer = BatchNorm.like_pytorch(momentum, affine=affine)
+    layer = BatchNorm.like_pytorch(momentum=momentum, affine=affine)
     data = [numbers(4, 3, 2, 5, seed=seed) for seed in range(4)]
     for x in data[:2]:
         layer(x)

@@ -173,5 +173,17 @@ def test_a_file_with_pickles_is_refused(tmp_path):
         BatchNorm().load(tmp_path / "bn.npz")
 
 
+def test_gamma_set_before_the_first_call_is_not_overwritten_in_silence():
+    layer = BatchNorm()
+    layer.gamma = np.full(3, 2.0)
+    with pytest.raises(ValueError, match=r"set before the first call; use gamma_start and beta_start"):
+        layer(np.ones((4, 3)))
+
+
+def test_like_pytorch_takes_no_number_of_channels():
+    with pytest.raises(TypeError, match="positional"):
+        BatchNorm.like_pytorch(5)
+
+
 def test_repr_names_the_bias_correction():
     assert repr(BatchNorm(bias_corrected=True)).endswith("bias_corrected=True)")

@@ -12,6 +12,7 @@ from bncourse.nn import (
     Dense,
     Dropout,
     Flatten,
+    History,
     ReLU,
     Sequential,
     sigmoid_cross_entropy,
@@ -428,3 +429,37 @@ def test_a_file_with_pickles_is_refused(tmp_path):
     np.savez(tmp_path / "evil.npz", **{"0.kernel": np.array([{}], object)})
     with pytest.raises(ValueError, match="pickle"):
         network().load(tmp_path / "evil.npz")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"optimizer": "adam"}, r"optimizer = 'adam'; expected an instance of Optimizer, for example Adam\(\)"),
+        ({"validation": np.ones((3, 2))}, r"expected a pair \(x, labels\)"),
+    ],
+)
+def test_fit_names_what_keras_would_have_taken(wrong, message):
+    network = Sequential([Dense(2, seed=0)])
+    arguments = {"batch_size": 2, "epochs": 1, "optimizer": SGD(0.1), "seed": 0, **wrong}
+    with pytest.raises(TypeError, match=message):
+        network.fit(np.ones((4, 3)), np.zeros(4, int), **arguments)
+
+
+def test_a_history_prints_in_a_line():
+    network = Sequential([Dense(2, seed=0)])
+    x, labels = np.ones((4, 3)), np.zeros(4, int)
+    assert repr(History()) == "History(0 steps: nothing yet)"
+    history = network.fit(x, labels, batch_size=2, epochs=1, optimizer=SGD(0.1), seed=0, validation=(x, labels))
+    assert repr(history).startswith("History(2 steps: last loss ")
+    assert repr(history).endswith(", last validation accuracy 1.000)")
+
+
+@pytest.mark.parametrize("optimizer", [SGD(0.1, momentum=0.5), Adam()])
+def test_an_optimizer_belongs_to_one_network(optimizer):
+    for units, fails in ((2, False), (3, True)):
+        network = Sequential([Dense(units, seed=0)])
+        if fails:
+            with pytest.raises(ValueError, match="make a new optimiser for each network"):
+                network.train_on_batch(np.ones((4, 3)), np.zeros(4, int), optimizer=optimizer)
+        else:
+            network.train_on_batch(np.ones((4, 3)), np.zeros(4, int), optimizer=optimizer)
