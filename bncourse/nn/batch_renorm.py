@@ -13,26 +13,17 @@ for constants, but still flows through the statistics of the batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from bncourse.nn.axes import Axis, AxisSplit, axis_tuple
-from bncourse.nn.batch_norm import (
-    BatchNormCache,
-    Gradients,
-    batch_norm_backward,
-    batch_norm_inference,
-    batch_norm_inference_backward,
-    batch_norm_train,
-    update_moving,
-)
-from bncourse.nn.checks import FloatArray, compute_dtype, float_array, fraction, not_negative, same_shape
-from bncourse.nn.layer import Layer
+from bncourse.nn.axes import Axis, AxisSplit
+from bncourse.nn.batch_norm import BatchNormCache, Gradients, batch_norm_backward, batch_norm_train
+from bncourse.nn.checks import FloatArray, compute_dtype, float_array, same_shape
+from bncourse.nn.moving_statistics import MovingState, MovingStatisticsLayer, Trained
 
 
 @dataclass(frozen=True)
@@ -163,116 +154,6 @@ def batch_renorm_backward(dy: npt.ArrayLike, cache: BatchRenormCache) -> Gradien
     slope = cache.r if cache.gamma is None else cache.gamma * cache.r
     dx = (dx * cache.axes.expand(slope)).astype(cache.dtype, copy=False)
     return dx, cache.r * dy_x_hat + cache.d * dbeta, dbeta
-
-
-class MovingStatisticsLayer(Layer):
-    """What Batch Renormalization and Ghost Batch Normalization share with `BatchNorm`.
-
-    That is: gamma and beta, the moving statistics, and inference mode. A subclass writes `_train`, which returns y,
-    the statistics to move towards (pairs of mean and variance, in order) and the function for the gradients.
-    """
-
-    _parameter_names: ClassVar = ("gamma", "beta")
-    _statistic_names: ClassVar = ("moving_mean", "moving_variance", "updates")
-
-    def __init__(self, axis: Axis, momentum: float | None, epsilon: float, center: bool, scale: bool) -> None:
-        super().__init__()
-        axis_tuple(axis)
-        self.axis = axis
-        self.momentum = None if momentum is None else fraction(momentum, "momentum", end=True)
-        self.epsilon = not_negative(epsilon, "epsilon")
-        self.center = center
-        self.scale = scale
-        self.gamma: FloatArray | None = None
-        self.beta: FloatArray | None = None
-        self.moving_mean: FloatArray | None = None
-        self.moving_variance: FloatArray | None = None
-        self.updates = np.array(0)
-        self._gradients_of_last_call: Callable[[FloatArray], Gradients] | None = None
-
-    def _train(self, x: FloatArray, state: MovingState) -> Trained:
-        raise NotImplementedError
-
-    def _forward(self, x: FloatArray, training: bool) -> FloatArray:
-        batch_counts = training and self.trainable
-        axes = AxisSplit.of(x.shape, self.axis, empty=not batch_counts)
-        if self.moving_mean is not None and self.moving_mean.shape != axes.kept_shape:
-            raise ValueError(
-                f"x has shape {x.shape}, so {axes.kept_shape} along axis = {self.axis!r}; this layer was built for "
-                f"{self.moving_mean.shape}. Use a new layer for other channels."
-            )
-        state = self._state(axes.kept_shape, compute_dtype(x))
-        if batch_counts:
-            trained = self._train(x, state)
-            y, gradients = trained.y, trained.gradients
-            state = self._moved(state, trained.statistics)
-        else:
-            y, gradients = self._infer(x, state)
-        self.gamma, self.beta = state.gamma, state.beta
-        self.moving_mean, self.moving_variance, self.updates = state.moving_mean, state.moving_variance, state.updates
-        self._gradients_of_last_call = gradients
-        return y
-
-    def _state(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> MovingState:
-        """Return the layer's arrays, or at the first call their start values."""
-        if self.moving_mean is not None and self.moving_variance is not None:
-            return MovingState(self.gamma, self.beta, self.moving_mean, self.moving_variance, self.updates)
-        gamma = np.ones(shape, dtype) if self.scale else None
-        beta = np.zeros(shape, dtype) if self.center else None
-        return MovingState(gamma, beta, np.zeros(shape), np.ones(shape), self.updates)
-
-    def _moved(self, state: MovingState, statistics: list[tuple[FloatArray, FloatArray]]) -> MovingState:
-        """Return the state after its moving averages saw the `statistics`, one after the other."""
-        moving_mean, moving_variance, seen = state.moving_mean, state.moving_variance, int(state.updates)
-        for mean, variance in statistics:
-            momentum = seen / (seen + 1) if self.momentum is None else self.momentum
-            moving_mean = update_moving(moving_mean, mean, momentum)
-            moving_variance = update_moving(moving_variance, variance, momentum)
-            seen += 1
-        return MovingState(state.gamma, state.beta, moving_mean, moving_variance, np.array(seen))
-
-    def _infer(self, x: FloatArray, state: MovingState) -> tuple[FloatArray, Callable[[FloatArray], Gradients]]:
-        given: dict[str, Any] = {"moving_mean": state.moving_mean, "moving_variance": state.moving_variance}
-        given |= {"epsilon": self.epsilon, "axis": self.axis}
-        y = batch_norm_inference(x, state.gamma, state.beta, **given)
-        return y, partial(batch_norm_inference_backward, x=x, gamma=state.gamma, **given)
-
-    def _backward(self, dy: FloatArray) -> FloatArray:
-        assert self._gradients_of_last_call is not None
-        dx, dgamma, dbeta = self._gradients_of_last_call(dy)
-        gradients = {"gamma": dgamma, "beta": dbeta}
-        self.gradients = {name: gradients[name] for name in self._expected_names() & gradients.keys()}
-        return dx
-
-    def _expected_names(self) -> set[str]:
-        absent = {name for name, has in (("gamma", self.scale), ("beta", self.center)) if not has}
-        return super()._expected_names() - absent
-
-    def _check_weights(self, weights: Mapping[str, npt.ArrayLike]) -> None:
-        super()._check_weights(weights)
-        shapes = {name: np.shape(value) for name, value in weights.items() if name != "updates"}
-        if len(set(shapes.values())) > 1:
-            raise ValueError(f"{self!r}: the weights have different shapes {shapes}; expected one.")
-
-
-@dataclass(frozen=True)
-class MovingState:
-    """Arrays of the layer, before or after a call."""
-
-    gamma: FloatArray | None
-    beta: FloatArray | None
-    moving_mean: FloatArray
-    moving_variance: FloatArray
-    updates: npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a call in training mode gives: y, statistics to move towards (in order), and the gradients."""
-
-    y: FloatArray
-    statistics: list[tuple[FloatArray, FloatArray]]
-    gradients: Callable[[FloatArray], Gradients]
 
 
 class BatchRenorm(MovingStatisticsLayer):

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bncourse.nn.axes import Axis, AxisSplit
 from bncourse.nn.batch_norm import BatchNormCache, Gradients, batch_norm_backward, batch_norm_train
-from bncourse.nn.batch_renorm import MovingState, MovingStatisticsLayer, Trained
 from bncourse.nn.checks import FloatArray, float_array, positive_int, same_shape
-from bncourse.nn.normalization import VarianceKind
+from bncourse.nn.moving_statistics import MovingState, MovingStatisticsLayer, Trained, VarianceKind
 
 
 @dataclass(frozen=True)
@@ -199,15 +199,12 @@ class GhostBatchNorm(MovingStatisticsLayer):
         scale: bool = True,
         moving_variance: VarianceKind = "population",
     ) -> None:
-        super().__init__(axis, momentum, epsilon, center, scale)
-        if moving_variance not in ("population", "sample"):
-            raise ValueError(f"moving_variance = {moving_variance!r}; expected 'population' or 'sample'.")
+        super().__init__(axis, momentum, epsilon, center, scale, moving_variance)
         self.virtual_batch_size = positive_int(virtual_batch_size, "virtual_batch_size")
-        self.variance_kind = moving_variance
 
-    def _forward(self, x: FloatArray, training: bool) -> FloatArray:
+    def _forward(self, x: FloatArray, training: bool, **given: Any) -> FloatArray:
         _not_the_batch_axis(x.shape, self.axis)
-        return super()._forward(x, training)
+        return super()._forward(x, training, **given)
 
     def _train(self, x: FloatArray, state: MovingState) -> Trained:
         y, cache = ghost_batch_norm_train(
@@ -218,13 +215,8 @@ class GhostBatchNorm(MovingStatisticsLayer):
             epsilon=self.epsilon,
             axis=self.axis,
         )
-        statistics = [(part.mean, self._variance(part)) for part in cache.parts]
+        statistics = [(part.mean, self._averaged(part.variance, part.count)) for part in cache.parts]
         return Trained(y, statistics, partial(ghost_batch_norm_backward, cache=cache))
-
-    def _variance(self, part: BatchNormCache) -> FloatArray:
-        if self.variance_kind == "population":
-            return part.variance
-        return part.variance * (part.count / max(part.count - 1, 1))
 
     def __repr__(self) -> str:
         return (

@@ -2,41 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from bncourse.nn.axes import Axis, AxisSplit, axis_tuple
-from bncourse.nn.batch_norm import (
-    BatchNormCache,
-    Gradients,
-    batch_norm_backward,
-    batch_norm_inference,
-    batch_norm_inference_backward,
-    batch_norm_train,
-    momentum_at,
-    update_moving,
-)
-from bncourse.nn.checks import FloatArray, compute_dtype, float_array, fraction, not_negative
-from bncourse.nn.fast import (
-    FastCache,
-    fast_batch_norm_backward,
-    fast_batch_norm_inference,
-    fast_batch_norm_train,
-    supports,
-)
-from bncourse.nn.layer import Layer
-
-VarianceKind = Literal["population", "sample"]
-
-#: From this many numbers on the fast functions are faster than the plain ones.
-WORTH_THE_BLOCKS = 20_000
+from bncourse.nn.axes import Axis, AxisSplit
+from bncourse.nn.batch_norm import BatchNormCache, Gradients, batch_norm_backward, batch_norm_train
+from bncourse.nn.checks import FloatArray, float_array, fraction
+from bncourse.nn.fast import FastCache, fast_batch_norm_backward, fast_batch_norm_train
+from bncourse.nn.moving_statistics import MovingState, MovingStatisticsLayer, Trained, VarianceKind
 
 
-class BatchNorm(Layer):
+class BatchNorm(MovingStatisticsLayer):
     r"""Batch Normalization (Ioffe and Szegedy 2015), with the semantics of Keras 3.
 
     Training mode normalises with the statistics of the batch and moves `moving_mean` and `moving_variance` towards
@@ -118,9 +97,6 @@ class BatchNorm(Layer):
     ([-1.0, 1.0], [0.2])
     """
 
-    _parameter_names: ClassVar = ("gamma", "beta")
-    _statistic_names: ClassVar = ("moving_mean", "moving_variance", "updates")
-
     def __init__(
         self,
         axis: Axis = -1,
@@ -137,35 +113,14 @@ class BatchNorm(Layer):
         moving_variance_start: npt.ArrayLike = 1.0,
         fast: bool = True,
     ) -> None:
-        super().__init__()
-        axis_tuple(axis)
-        if moving_variance not in ("population", "sample"):
-            raise ValueError(f"moving_variance = {moving_variance!r}; expected 'population' or 'sample'.")
-        self.axis = axis
-        self.momentum = None if momentum is None else fraction(momentum, "momentum", end=True)
-        self.epsilon = not_negative(epsilon, "epsilon")
-        self.center = center
-        self.scale = scale
-        self.variance_kind = moving_variance
-        self.bias_corrected = bias_corrected
-        self.starts = {
-            name: _start(value, f"{name}_start")
-            for name, value in (
-                ("gamma", gamma_start),
-                ("beta", beta_start),
-                ("moving_mean", moving_mean_start),
-                ("moving_variance", moving_variance_start),
-            )
+        starts = {
+            "gamma": gamma_start,
+            "beta": beta_start,
+            "moving_mean": moving_mean_start,
+            "moving_variance": moving_variance_start,
         }
-        if (self.starts["moving_variance"] < 0).any():
-            raise ValueError(f"moving_variance_start = {moving_variance_start!r}; expected numbers >= 0.")
-        self.fast = fast
-        self.gamma: FloatArray | None = None
-        self.beta: FloatArray | None = None
-        self.moving_mean: FloatArray | None = None
-        self.moving_variance: FloatArray | None = None
-        self.updates = np.array(0)
-        self._gradients_of_last_call: Callable[[FloatArray], Gradients] | None = None
+        options: dict[str, Any] = {"bias_corrected": bias_corrected, "starts": starts, "fast": fast}
+        super().__init__(axis, momentum, epsilon, center, scale, moving_variance, **options)
 
     @classmethod
     def like_pytorch(
@@ -237,81 +192,22 @@ class BatchNorm(Layer):
             If the rank, an axis, the number of channels or the mask does not fit.
         """
         x = float_array(x, "x")
-        learns = training and self.trainable
-        axes = AxisSplit.of(x.shape, self.axis, empty=not learns)
-        if self.moving_mean is not None and self.moving_mean.shape != axes.kept_shape:
-            raise ValueError(
-                f"x has shape {x.shape}, so {axes.kept_shape} along axis = {self.axis!r}; this layer was built for "
-                f"{self.moving_mean.shape}. Use a new layer for other channels."
-            )
         if mask is not None:
-            axes.expand_mask(mask)
-        if self.moving_mean is None:
-            self._build(axes.kept_shape, compute_dtype(x))
-        y = self._train(x, mask) if learns else self._infer(x)
+            AxisSplit.of(x.shape, self.axis).expand_mask(mask)  # a mask that does not fit is an error in both modes
+        y = self._forward(x, training, mask=mask)
         self._output_shape = y.shape
         return y
 
-    def _build(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
-        wrong = {name: start.shape for name, start in self.starts.items() if start.shape not in ((), shape)}
-        if wrong:
-            raise ValueError(f"start values have the shapes {wrong}; expected a number, or {shape} for this x.")
-        if self.gamma is not None or self.beta is not None:
-            raise ValueError(f"{self!r}: gamma or beta was set before the first call; use gamma_start and beta_start.")
-        new = {name: np.full(shape, start) for name, start in self.starts.items()}
-        self.gamma = new["gamma"].astype(dtype) if self.scale else None
-        self.beta = new["beta"].astype(dtype) if self.center else None
-        self.moving_mean, self.moving_variance = new["moving_mean"], new["moving_variance"]
-
-    def _train(self, x: FloatArray, mask: npt.ArrayLike | None) -> FloatArray:
-        assert self.moving_mean is not None
-        assert self.moving_variance is not None
+    def _train(self, x: FloatArray, state: MovingState, mask: npt.ArrayLike | None = None) -> Trained:
         given: dict[str, Any] = {"epsilon": self.epsilon, "axis": self.axis}
         cache: BatchNormCache | FastCache
         if mask is None and self._is_fast(x):
-            y, cache = fast_batch_norm_train(x, self.gamma, self.beta, **given)
+            y, cache = fast_batch_norm_train(x, state.gamma, state.beta, **given)
             backward: Callable[[FloatArray], Gradients] = partial(fast_batch_norm_backward, cache=cache)
         else:
-            y, cache = batch_norm_train(x, self.gamma, self.beta, **given, mask=mask)
+            y, cache = batch_norm_train(x, state.gamma, state.beta, **given, mask=mask)
             backward = partial(batch_norm_backward, cache=cache)
-        variance = cache.variance
-        if self.variance_kind == "sample":
-            variance = variance * (cache.count / max(cache.count - 1, 1))
-        seen = int(self.updates)
-        momentum = momentum_at(self.momentum, seen, self.bias_corrected)
-        moved = update_moving(self.moving_mean, cache.mean, momentum)
-        self.moving_variance = update_moving(self.moving_variance, variance, momentum)
-        self.moving_mean, self.updates = moved, np.array(seen + 1)
-        self._gradients_of_last_call = backward
-        return y
-
-    def _infer(self, x: FloatArray) -> FloatArray:
-        given: dict[str, Any] = {"moving_mean": self.moving_mean, "moving_variance": self.moving_variance}
-        given |= {"epsilon": self.epsilon, "axis": self.axis}
-        infer = fast_batch_norm_inference if self._is_fast(x) else batch_norm_inference
-        y = infer(x, self.gamma, self.beta, **given)
-        self._gradients_of_last_call = partial(batch_norm_inference_backward, x=x, gamma=self.gamma, **given)
-        return y
-
-    def _is_fast(self, x: FloatArray) -> bool:
-        return self.fast and x.size >= WORTH_THE_BLOCKS and supports(x, self.axis)
-
-    def _backward(self, dy: FloatArray) -> FloatArray:
-        assert self._gradients_of_last_call is not None
-        dx, dgamma, dbeta = self._gradients_of_last_call(dy)
-        gradients = {"gamma": dgamma, "beta": dbeta}
-        self.gradients = {name: gradients[name] for name in self._expected_names() & gradients.keys()}
-        return dx
-
-    def _expected_names(self) -> set[str]:
-        absent = {name for name, has in (("gamma", self.scale), ("beta", self.center)) if not has}
-        return super()._expected_names() - absent
-
-    def _check_weights(self, weights: Mapping[str, npt.ArrayLike]) -> None:
-        super()._check_weights(weights)
-        shapes = {name: np.shape(value) for name, value in weights.items() if name != "updates"}
-        if len(set(shapes.values())) > 1:
-            raise ValueError(f"{self!r}: the weights have different shapes {shapes}; expected one.")
+        return Trained(y, [(cache.mean, self._averaged(cache.variance, cache.count))], backward)
 
     def __repr__(self) -> str:
         return (
@@ -319,11 +215,3 @@ class BatchNorm(Layer):
             f"center={self.center}, scale={self.scale}, moving_variance={self.variance_kind!r}"
             f"{', bias_corrected=True' if self.bias_corrected else ''})"
         )
-
-
-def _start(value: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:
-    """Return a start value as float64, checked to be finite."""
-    array = np.asarray(value)
-    if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
-        raise ValueError(f"{name} = {value!r}; expected finite numbers.")
-    return array.astype(np.float64)

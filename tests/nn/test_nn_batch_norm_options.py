@@ -176,7 +176,7 @@ def test_a_file_with_pickles_is_refused(tmp_path):
 def test_gamma_set_before_the_first_call_is_not_overwritten_in_silence():
     layer = BatchNorm()
     layer.gamma = np.full(3, 2.0)
-    with pytest.raises(ValueError, match=r"set before the first call; use gamma_start and beta_start"):
+    with pytest.raises(ValueError, match=r"set before the first call; use set_weights for all arrays"):
         layer(np.ones((4, 3)))
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bncourse.nn import BatchNorm, normalization
+from bncourse.nn import BatchNorm, moving_statistics
 
 #: What can happen to a layer; "step" is an optimiser's, "move" takes all weights over into a new layer.
 CALLS = ["train", "train", "masked", "infer", "frozen", "step", "move", "refused"]
@@ -157,7 +157,7 @@ def test_a_layer_agrees_with_float64_at_every_step_of_its_life(life):
         options["moving_variance"],
         options["bias_corrected"],
     )
-    with patch.object(normalization, "WORTH_THE_BLOCKS", 0):  # small inputs go to the fast functions too
+    with patch.object(moving_statistics, "WORTH_THE_BLOCKS", 0):  # small inputs go to the fast functions too
         for call in calls:
             x, dy = new_data(rng, lengths, rank, dtype)
             reduced = tuple(n for a, n in enumerate(x.shape) if a not in kept)

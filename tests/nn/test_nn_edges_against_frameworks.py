@@ -14,7 +14,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-from bncourse.nn import BatchNorm, normalization
+from bncourse.nn import BatchNorm, moving_statistics
 from bncourse.tf_layers import tf, tf1  # first: it quietens TensorFlow
 
 import keras  # isort: skip
@@ -123,7 +123,7 @@ def in_ours(x, fast=False, sample=False, **options):
         moving_variance="sample" if sample else "population",
         fast=fast,
     )
-    with patch.object(normalization, "WORTH_THE_BLOCKS", 1):  # small inputs go to the fast functions too
+    with patch.object(moving_statistics, "WORTH_THE_BLOCKS", 1):  # small inputs go to the fast functions too
         y = layer(x, training=given.training)
     dx = layer.backward(given.dy)
     return answer(y, dx, layer.gradients["gamma"], layer.moving_mean, layer.moving_variance)
