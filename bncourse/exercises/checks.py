@@ -179,8 +179,8 @@ def check_layer(layer: Callable[..., Any]) -> Result:
         A class, or a function that makes a layer: ``layer(channels, momentum=..., epsilon=...)``. What it makes is
         called as ``y = made(x, training)``, and ``dx = made.backward(dy)`` after it. It has the arrays `gamma`,
         `beta`, `moving_mean` and `moving_variance` of shape (channels,), which start at 1, 0, 0 and 1, and, after
-        `backward`, a dict `gradients` with the keys ``"gamma"`` and ``"beta"``. The check sets `gamma` and `beta`.
-        The moving variance is of population variances.
+        `backward`, a dict `gradients` with the keys ``"gamma"`` and ``"beta"``, for the last call alone: they are not
+        added up. The check sets `gamma` and `beta` to other arrays. The moving variance is of population variances.
 
     Raises
     ------

@@ -47,6 +47,9 @@ _START = " at the start"
 #: First words of the outputs that `backward` gives.
 _OF_BACKWARD = ("dx", "dgamma", "dbeta")
 
+#: What the names of a layer's outputs end in.
+_MODES = ("in training mode", "in inference mode")
+
 #: What every call of a stub does.
 _UNWRITTEN = "raises NotImplementedError: it is not written yet."
 
@@ -179,9 +182,10 @@ def _found_directly(
     if any(observation.changed for observation in seen):
         codes.append("mutates-input")
     if "remembers" in mistakes.CODES[task.check]:
-        again = task.probes[0].ask(answer)
-        places = zip(task.outputs, order, strict=True)
-        if not all(_repeats(seen[0].values[name], again.values[place]) for place, name in places):
+        # In another order: what is kept for one shape, or from the call before, gives other numbers now.
+        again = {number: task.probes[number].ask(answer).values for number in (1, 0)}
+        places = list(zip(task.outputs, order, strict=True))
+        if not all(_repeats(seen[n].values[name], again[n][place]) for place, name in places for n in again):
             codes.append("remembers")
     if "shape-fixed" in mistakes.CODES[task.check] and wrong:
         fits = [all(agree(a.values[n], b.values[n]) for n in wrong) for a, b in zip(seen, right, strict=True)]
@@ -322,8 +326,8 @@ def _about_symptoms(task: Task, symptoms: dict[str, Symptom]) -> list[str]:
     for symptom, names in by_symptom.items():
         verbal = symptom.kind in _NOTHING
         if symptom.subject:
-            one_mode = len(_by_tail(names)) == 1 and len(names) < len(_OF_BACKWARD)
-            where = f" Seen in: {_listed(names)}." if one_mode else ""
+            tails = set(_by_tail(names))
+            where = f" Seen in: {_listed(names)}." if tails < {*_MODES} else ""
             lines.append(f"  {symptom.subject} {symptom.text}{where}")
         elif verbal and len(names) == len(task.outputs):
             lines.append(f"  Your answer {symptom.text}")
@@ -348,7 +352,7 @@ def _by_tail(names: list[str]) -> dict[str, tuple[str, ...]]:
     for name in names:
         head, _, tail = name.partition(" ")
         heads[tail] = (*heads.get(tail, ()), head)
-    training, inference = "in training mode", "in inference mode"
+    training, inference = _MODES
     if heads.get(training) == heads.get(inference, ()):
         heads = {"in both modes" if tail == training else tail: h for tail, h in heads.items() if tail != inference}
     return heads

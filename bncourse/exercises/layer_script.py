@@ -103,7 +103,7 @@ class Script:
         changed += [name for name in ("gamma", "beta") if self._has_changed(layer, name)]
         gradients = [_gradient(layer, name) for name in ("gamma", "beta")]
         if isinstance(returned, tuple):
-            story = f"returns a tuple of {len(returned)}; expected dx alone. The others belong into gradients."
+            story = f"returns a tuple of {len(returned)}; expected dx alone. The others belong in gradients."
             returned = Failure("count", story, subject="backward")
         elif isinstance(returned, Failure):
             gradients = [returned, returned]

@@ -74,7 +74,7 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "Put variance 0 into your formula. Is the divisor epsilon, or its root?",
     ),
     "epsilon-forgotten": (
-        "Epsilon is missing.",
+        "Epsilon is missing, or it changes nothing.",
         "What does your answer return for a channel whose values are all equal?",
     ),
     "epsilon-fixed": (

@@ -6,6 +6,8 @@ Every planted mistake is written out here as a reader would write it; none comes
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -122,7 +124,29 @@ def drawing():
     return lambda x, g, b, e: g * hat(x, e) + b + rng.normal(size=x.shape)
 
 
+def keeping_the_first_mean():
+    kept = []
+
+    def answer(x, g, b, e):
+        kept.append(x.mean(0))
+        return g * (x - kept[0]) / sqrt(x.var(0) + e) + b
+
+    return answer
+
+
+def keeping_a_mean_for_each_shape():
+    kept = {}
+
+    def answer(x, g, b, e):
+        if kept.get("shape") != x.shape:
+            kept.update(shape=x.shape, mean=x.mean(0))
+        return g * (x - kept["mean"]) / sqrt(x.var(0) + e) + b
+
+    return answer
+
+
 FORWARD = [
+    ("remembers", keeping_a_mean_for_each_shape()),
     ("wrong-axis", lambda x, g, b, e: g * (x - x.mean(1, keepdims=True)) / sqrt(x.var(1, keepdims=True) + e) + b),
     ("wrong-axis", lambda x, g, b, e: g * (x - x.mean(1)) / sqrt(x.var(1) + e) + b),
     ("all-axes", lambda x, g, b, e: g * (x - x.mean()) / sqrt(x.var() + e) + b),
@@ -131,6 +155,12 @@ FORWARD = [
     ("sample-variance", lambda x, g, b, e: g * (x - x.mean(0)) / sqrt(x.var(0, ddof=1) + e) + b),
     ("uncentred", lambda x, g, b, e: g * (x - x.mean(0)) / sqrt((x**2).mean(0) + e) + b),
     ("mean-not-subtracted", lambda x, g, b, e: g * x / sqrt(x.var(0) + e) + b),
+    ("parentheses-missing", lambda x, g, b, e: g * (x - x.mean(0) / sqrt(x.var(0) + e)) + b),
+    ("root-of-each", lambda x, g, b, e: g * (x - x.mean(0)) / (x.std(0) + sqrt(e)) + b),
+    ("epsilon-as-floor", lambda x, g, b, e: g * (x - x.mean(0)) / sqrt(np.maximum(x.var(0), e)) + b),
+    ("gamma-twice", lambda x, g, b, e: g * (g * hat(x, e)) + b),
+    ("first-only", keeping_the_first_mean()),
+    ("first-only", lambda x, g, b, e: g * hat(x, 0.1) + b),
     ("epsilon-outside", lambda x, g, b, e: g * (x - x.mean(0)) / (x.std(0) + e) + b),
     ("epsilon-outside", lambda x, g, b, e: g * (x - x.mean(0)) * (1 / x.std(0) + e) + b),
     ("epsilon-forgotten", lambda x, g, b, e: g * (x - x.mean(0)) / x.std(0) + b),
@@ -252,6 +282,62 @@ def test_an_unknown_mistake_gets_a_symptom(kind, answer, words):
     assert words in " ".join(repr(result).split())
 
 
+def generator(x, g, b, e):
+    yield from right(x, g, b, e)
+
+
+async def asynchronous(x, g, b, e):
+    return right(x, g, b, e)
+
+
+@pytest.mark.parametrize(("answer", "kind"), [(generator, "generator"), (asynchronous, "coroutine")])
+def test_what_computes_nothing_yet_is_named_by_its_type(answer, kind):
+    result = check_forward(answer)
+    assert (result.mistakes, result.symptoms) == ((), ("dtype",))
+    assert f"returns a {kind}; expected an array." in " ".join(repr(result).split())
+
+
+def test_float16_is_named_with_digits_that_differ():
+    result = check_forward(lambda x, g, b, e: right(x, g, b, e).astype(np.float16))
+    text = " ".join(repr(result).split())
+    assert (result.mistakes, result.symptoms) == ((), ("precision",))
+    assert "Your answer has dtype float16, which keeps three digits." in text
+    assert "No known mistake" not in text
+    got, expected = re.search(r"= (\S+), expected (\S+)\.", text).groups()
+    assert got != expected
+    assert float(got) == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_numbers_that_differ_late_are_printed_until_they_do():
+    def answer(x, g, b, e):
+        y = right(x, g, b, e)
+        y[0, 0] += 1e-3
+        return y
+
+    text = repr(check_forward(answer))
+    got, expected = re.search(r"= (\S+), expected (\S+)\.", " ".join(text.split())).groups()
+    assert got != expected
+    assert "float16" not in text
+
+
+def test_float16_does_not_excuse_a_mistake():
+    result = check_forward(lambda x, g, b, e: (3 * right(x, g, b, e)).astype(np.float16))
+    assert "precision" not in result.symptoms
+    result = check_forward(lambda x, g, b, e: (right(x, g, b, e) ** 3).astype(np.float16))
+    assert "precision" not in result.symptoms
+
+
+def test_three_mistakes_at_once_are_thought_of():
+    result = check_forward(lambda x, g, b, e: (x - x.mean(0)) / (x.std(0, ddof=1) + e) + b)
+    assert (result.mistakes, result.symptoms) == ((), ("spread",))
+    assert "alone or with one more; perhaps there are more than two." in " ".join(repr(result).split())
+
+
+def test_a_plain_symptom_is_not_laid_to_several_mistakes():
+    assert "more than two" not in repr(check_forward(lambda x, g, b, e: x))
+    assert "No known mistake" not in repr(check_forward(lambda x, g, b, e: right(x, g, b, e).T))
+
+
 def test_the_first_wrong_entry_is_named():
     def answer(x, g, b, e):
         y = right(x, g, b, e)
@@ -338,8 +424,41 @@ def images_remembering():
     return answer
 
 
+def mixed(into, out_of):
+    """The table's answer for images, with a reshape of the reader's own there and back."""
+
+    def answer(x, g, b, e):
+        table = into(x)
+        return out_of(g * hat(table, e) + b, x.shape)
+
+    return answer
+
+
+def channels_as_rows(x, g, b, e):
+    rows = x.reshape(x.shape[-1], -1)
+    rows = (rows - rows.mean(1, keepdims=True)) / sqrt(rows.var(1, keepdims=True) + e)
+    return (g[:, None] * rows + b[:, None]).reshape(x.shape)
+
+
+def moved(x):
+    return np.moveaxis(x, 3, 1).reshape(-1, x.shape[3])
+
+
+def moved_back(y, shape):
+    n, height, width, channels = shape
+    return np.moveaxis(y.reshape(n, channels, height, width), 1, 3)
+
+
 MAPS = (0, 1, 2)
 CONVOLUTION = [
+    ("channels-mixed", channels_as_rows),
+    ("channels-mixed", mixed(moved, np.reshape)),
+    ("channels-mixed", mixed(moved, moved_back)),
+    ("parentheses-missing", lambda x, g, b, e: g * (x - x.mean(MAPS) / sqrt(x.var(MAPS) + e)) + b),
+    ("root-of-each", lambda x, g, b, e: g * (x - x.mean(MAPS)) / (x.std(MAPS) + sqrt(e)) + b),
+    ("epsilon-as-floor", lambda x, g, b, e: g * (x - x.mean(MAPS)) / sqrt(np.maximum(x.var(MAPS), e)) + b),
+    ("gamma-twice", lambda x, g, b, e: g**2 * hat_over(x, MAPS, e) + b),
+    ("first-only", lambda x, g, b, e: g * hat_over(x, MAPS, 0.1) + b),
     ("batch-only", lambda x, g, b, e: g * hat_over(x, 0, e) + b),
     ("batch-and-channels", lambda x, g, b, e: g * hat_over(x, (0, 3), e) + b),
     ("space-only", lambda x, g, b, e: g * hat_over(x, (1, 2), e) + b),
@@ -372,6 +491,16 @@ CONVOLUTION = [
 @pytest.mark.parametrize(("code", "answer"), CONVOLUTION)
 def test_each_known_mistake_with_images_is_named(code, answer):
     assert check_convolution(answer).mistakes == (code,)
+
+
+def test_images_returned_with_the_channels_first_are_called_transposed():
+    result = check_convolution(lambda x, g, b, e: np.moveaxis(g * hat_over(x, MAPS, e) + b, 3, 1))
+    assert (result.mistakes, result.symptoms) == ((), ("transposed",))
+    assert "the right answer transposed, with the axes in the order (0, 3, 1, 2)" in " ".join(repr(result).split())
+
+
+def test_a_shape_of_as_many_axes_need_not_be_transposed():
+    assert check_convolution(lambda x, g, b, e: x.reshape(x.shape[::-1])).symptoms == ("shape",)
 
 
 def test_every_mistake_with_images_is_planted_here():
@@ -412,7 +541,34 @@ def inference_remembering():
     return answer
 
 
+def inference_keeping_the_first_mean():
+    kept = []
+
+    def answer(x, g, b, m, v, e):
+        kept.append(m)
+        return g * (x - kept[0]) / sqrt(v + e) + b
+
+    return answer
+
+
+def as_torch_asks(x, running_mean, running_var, weight, bias, eps):
+    return weight * (x - running_mean) / sqrt(running_var + eps) + bias
+
+
+def as_tf_asks(x, mean, variance, offset, scale, variance_epsilon):
+    return scale * (x - mean) / sqrt(variance + variance_epsilon) + offset
+
+
 INFERENCE = [
+    ("arguments-misordered", as_torch_asks),
+    ("arguments-misordered", as_tf_asks),
+    ("inference-sample", lambda x, g, b, m, v, e: g * (x - m) / sqrt(v * len(x) / (len(x) - 1) + e) + b),
+    ("inference-sample", lambda x, g, b, m, v, e: g * (x - m) / sqrt(len(x) / (len(x) - 1) * v + e) + b),
+    ("parentheses-missing", lambda x, g, b, m, v, e: g * (x - m / sqrt(v + e)) + b),
+    ("root-of-each", lambda x, g, b, m, v, e: g * (x - m) / (sqrt(v) + sqrt(e)) + b),
+    ("epsilon-as-floor", lambda x, g, b, m, v, e: g * (x - m) / sqrt(np.maximum(v, e)) + b),
+    ("gamma-twice", lambda x, g, b, m, v, e: g * g * (x - m) / sqrt(v + e) + b),
+    ("first-only", inference_keeping_the_first_mean()),
     ("batch-statistics", lambda x, g, b, m, v, e: g * hat(x, e) + b),
     ("batch-statistics", lambda x, g, b, m, v, e: g * (x - x.mean(0)) / sqrt(v + e) + b),
     ("batch-statistics", lambda x, g, b, m, v, e: g * (x - m) / sqrt(x.var(0) + e) + b),

@@ -262,7 +262,45 @@ def batch_in_inference(self, x, training):
     return y
 
 
+class TakesTheFirstBatch(Hand):
+    def update(self, x, mean, variance):
+        if hasattr(self, "begun"):
+            super().update(x, mean, variance)
+        else:
+            self.begun, self.moving_mean, self.moving_variance = True, mean, variance
+
+
+class AddsGradientsUp(Hand):
+    def backward(self, dy):
+        old = self.gradients
+        result = super().backward(dy)
+        for name, value in old.items():
+            self.gradients[name] = self.gradients[name] + value
+        return result
+
+
+def with_power(power):
+    """dx through the graph, with (variance + epsilon) to the power -power / 2 in the variance's gradient."""
+
+    def rule(gamma, s, n, dy, h):
+        dvariance = -0.5 * s**power * (gamma * dy * h / s).sum(0)
+        dcentred = gamma * dy * s + dvariance * 2 * h / s / n
+        return dcentred - dcentred.mean(0)
+
+    return dx(rule)
+
+
 LAYERS = [
+    ("first-batch-starts", TakesTheFirstBatch),
+    ("gradients-accumulated", AddsGradientsUp),
+    ("momentum-fixed", moves(both=lambda s, x, old, new: 0.9 * old + 0.1 * new)),
+    ("momentum-fixed", moves(both=lambda s, x, old, new: 0.99 * old + 0.01 * new)),
+    ("root-of-each", variant(scale=lambda self, v: 1 / (sqrt(v) + sqrt(self.epsilon)))),
+    ("epsilon-as-floor", variant(scale=lambda self, v: 1 / sqrt(np.maximum(v, self.epsilon)))),
+    ("gamma-twice", variant(affine=lambda self, h: self.gamma * (self.gamma * h) + self.beta)),
+    ("gamma-twice-in-dx", variant(dx=lambda self, dy: Hand.dx(self, dy) * self.gamma)),
+    ("wrong-power", with_power(1)),
+    ("wrong-power", with_power(2)),
     ("always-training", AlwaysTraining),
     ("always-inference", AlwaysInference),
     ("trains-on-moving", MovesButInfers),
@@ -422,7 +460,8 @@ def test_a_class_of_stubs_is_told_so_and_not_that_its_statistics_stand_still():
     result = check_layer(variant(__call__=unwritten, backward=unwritten))
     assert (result.mistakes, result.symptoms) == ((), ("unwritten",))
     assert " ".join(repr(result).split()).count("is not written yet") == 1
-    assert repr(result).endswith("Right: moving_mean at the start, moving_variance at the start.")
+    assert "Every call raises NotImplementedError: it is not written yet." in repr(result)
+    assert repr(result).endswith("Right: moving_mean, moving_variance at the start.")
 
 
 def test_a_stub_of_backward_leaves_forward_right():
@@ -431,7 +470,8 @@ def test_a_stub_of_backward_leaves_forward_right():
 
     result = check_layer(variant(backward=unwritten))
     assert (result.mistakes, result.symptoms) == ((), ("unwritten",))
-    assert "Right: y in training mode, moving_mean at the start" in repr(result)
+    assert "backward in both modes is not written yet: it raises NotImplementedError." in repr(result)
+    assert repr(result).endswith("All else is right.")
 
 
 def test_a_maker_of_nothing_is_told_so():
@@ -471,13 +511,106 @@ def test_parameters_that_cannot_be_set_are_told_so():
 
     result = check_layer(Fixed)
     assert result.symptoms == ("exception",)
-    assert "raises AttributeError: gamma is fixed." in repr(result)
+    assert "Setting gamma and beta raises AttributeError: gamma is fixed." in repr(result)
 
 
 def test_an_unknown_mistake_in_one_place_leaves_the_rest_right():
     result = check_layer(variant(dx=lambda self, dy: Hand.dx(self, dy) ** 2))
     assert result.mistakes == ()
-    assert "Right: y in training mode, dgamma in training mode" in " ".join(repr(result).split())
+    assert repr(result).endswith("All else is right.")
+
+
+def flat(result):
+    return " ".join(repr(result).split())
+
+
+def keys(**names):
+    """A layer that hands its gradients over by other names."""
+
+    def backward(self, dy):
+        result = Hand.backward(self, dy)
+        self.gradients = {new: self.gradients[old] for old, new in names.items()}
+        return result
+
+    return variant(backward=backward)
+
+
+def test_other_keys_of_the_gradients_are_named_with_those_expected():
+    result = check_layer(keys(gamma="dgamma", beta="dbeta"))
+    assert (result.mistakes, result.symptoms) == ((), ("keys",))
+    expected = "layer: not yet. gradients has the keys dgamma, dbeta; expected gamma, beta. All else is right."
+    assert flat(result) == expected
+    assert "gradients has no keys; expected gamma, beta." in flat(check_layer(keys()))
+
+
+def test_gradients_that_are_missing_in_one_mode_are_told_so():
+    def backward(self, dy):
+        result = Hand.backward(self, dy)
+        if not self.training:
+            self.gradients = {}
+        return result
+
+    words = "gradients has no keys; expected gamma, beta. Seen in: dgamma, dbeta in inference mode."
+    assert words in flat(check_layer(variant(backward=backward)))
+
+
+def test_one_key_that_is_missing_is_enough():
+    result = check_layer(keys(gamma="gamma"))
+    assert "gradients has the keys gamma; expected gamma, beta." in flat(result)
+
+
+def test_a_backward_that_returns_all_gradients_is_asked_for_dx_alone():
+    def backward(self, dy):
+        return Hand.backward(self, dy), self.gradients["gamma"], self.gradients["beta"]
+
+    result = check_layer(variant(backward=backward))
+    assert (result.mistakes, result.symptoms) == ((), ("count",))
+    words = "backward returns a tuple of 3; expected dx alone. The others belong in gradients. All else is right."
+    assert flat(result) == f"layer: not yet. {words}"
+
+
+def test_an_error_in_every_call_is_said_once():
+    result = check_layer(variant(__call__=lambda self, x: x))
+    assert flat(result).count("raises TypeError") == 1
+    assert "Every call raises TypeError" in flat(result)
+
+
+def test_an_error_in_backward_of_one_mode_is_said_once():
+    def backward(self, dy):
+        return Hand.backward(self, dy) if self.training else self.nothing
+
+    text = flat(check_layer(variant(backward=backward)))
+    assert "backward in inference mode raises AttributeError" in text
+    assert text.count("AttributeError") == 1
+
+
+def test_outputs_are_listed_by_mode():
+    text = flat(check_layer(moves(both=lambda s, x, old, new: old)))
+    words = "Seen in: moving_mean, moving_variance after training; y, dx, dgamma in inference mode."
+    assert words in text
+    text = flat(check_layer(variant(affine=lambda self, h: h + self.beta)))
+    assert "Seen in: y in both modes." in text
+
+
+def test_a_layer_with_a_gamma_of_its_own_is_told_that_the_check_sets_gamma():
+    def init(self, channels, momentum=0.99, epsilon=1e-3):
+        Hand.__init__(self, channels, momentum, epsilon)
+        self.weight = self.gamma
+
+    result = check_layer(variant(__init__=init, affine=lambda self, h: self.weight * h + self.beta))
+    assert result.mistakes == ("gamma-forgotten",)
+    assert "The check sets the attribute gamma anew: a copy that the layer keeps elsewhere" in flat(result)
+
+
+def test_a_backward_that_takes_a_step_is_told_what_it_changed():
+    def backward(self, dy):
+        result = Hand.backward(self, dy)
+        self.gamma = self.gamma - 0.1 * self.gradients["gamma"]
+        return result
+
+    result = check_layer(variant(backward=backward))
+    assert result.mistakes[0] == "mutates-input"
+    assert "Changed: gamma." in repr(result)
 
 
 def test_an_instance_is_refused_and_so_is_what_cannot_be_called():

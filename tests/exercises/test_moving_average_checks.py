@@ -56,7 +56,34 @@ def remembering():
     return answer
 
 
+def keeping_the_first_mean():
+    kept = []
+
+    def answer(mm, mv, x, m):
+        kept.append(x.mean(0))
+        return move(mm, kept[0], m), right_variance(mv, x, m)
+
+    return answer
+
+
+def with_averages_of_its_own():
+    own = {}
+
+    def answer(mm, mv, x, m):
+        if "mean" not in own or own["mean"].shape != mm.shape:
+            own.update(mean=mm, variance=mv)
+        own.update(mean=move(own["mean"], x.mean(0), m), variance=move(own["variance"], x.var(0), m))
+        return own["mean"], own["variance"]
+
+    return answer
+
+
 MOVING = [
+    ("remembers", with_averages_of_its_own()),
+    ("momentum-fixed", both(lambda a, x, m: move(a, x.mean(0), 0.9), lambda a, x, m: move(a, x.var(0), 0.9))),
+    ("momentum-fixed", both(lambda a, x, m: move(a, x.mean(0), 0.99), lambda a, x, m: move(a, x.var(0), 0.99))),
+    ("momentum-fixed", both(lambda a, x, m: move(a, x.mean(0), 0.1), lambda a, x, m: move(a, x.var(0), 0.1))),
+    ("first-only", keeping_the_first_mean()),
     ("wrong-axis", both(lambda a, x, m: move(a, x.mean(1), m), lambda a, x, m: move(a, x.var(1), m))),
     ("all-axes", both(lambda a, x, m: move(a, x.mean(), m), lambda a, x, m: move(a, x.var(), m))),
     ("uncentred", both(right_mean, lambda a, x, m: move(a, (x**2).mean(0), m))),
@@ -130,6 +157,21 @@ def test_each_average_is_diagnosed_by_itself():
 def test_two_mistakes_in_one_average_are_both_named():
     result = check_moving_averages(both(right_mean, lambda a, x, m: move(a, x.var(0, ddof=1), 1 - m)))
     assert set(result.mistakes) == {"momentum-inverted", "moving-sample"}
+
+
+def test_a_plain_sum_makes_two_mistakes_that_do_not_contradict_each_other():
+    text = " ".join(repr(check_moving_averages(lambda mm, mv, x, m: (mm + x.mean(0), mv + x.var(0)))).split())
+    assert "[old-not-shrunk] The old value is not multiplied by momentum." in text
+    assert "[new-not-shrunk] The new value is not multiplied by 1 - momentum." in text
+
+
+@pytest.mark.parametrize("form", [np.stack, iter])
+def test_another_form_of_the_pair_is_told_how_to_return_it(form):
+    result = check_moving_averages(lambda *a: form(of_the_course(*a)))
+    assert result.symptoms == ("count",)
+    kind = type(form((np.zeros(1), np.zeros(1)))).__name__
+    words = f"returns one object of type {kind}; expected 2, as in: return moving_mean, moving_variance."
+    assert words in " ".join(repr(result).split())
 
 
 @pytest.mark.parametrize(
