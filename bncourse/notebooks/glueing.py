@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ast import literal_eval
 from typing import Any
 
 _MIME = "application/papermill.record/"
@@ -23,6 +24,18 @@ def glue(name: str, value: Any) -> None:
     from IPython.display import display
 
     plain = value.item() if hasattr(value, "item") else value
-    text = plain if isinstance(plain, str) else repr(plain)
+    text = _kept(plain) if isinstance(plain, str) else repr(plain)
     metadata = {"scrapbook": {"name": name, "mime_prefix": _MIME}}
     display({f"{_MIME}text/plain": text}, metadata=metadata, raw=True)  # type: ignore[no-untyped-call]
+
+
+def _kept(text: str) -> str:
+    """Return a text in the form in which the book shows it as it is.
+
+    Sphinx evaluates what it is given: "2,144" would become (2, 144), and "0.030" would lose its last digit.
+    """
+    try:
+        changed = str(literal_eval(text)) != text
+    except (ValueError, SyntaxError):
+        return text
+    return repr(text) if changed else text
