@@ -8,7 +8,7 @@ things make it fast; the book's chapter on exactness and speed measures each.
   innermost loop runs that far, and not just over the channels.
 - *Sums as products.* A sum over rows is a product with a row of ones, which BLAS does several times faster than
   ``np.sum``. Each product is kept so small that BLAS takes no second thread for it: on busy processors its threads
-  wait for each other for milliseconds.
+  wait for each other for milliseconds. A sum of products is one call of ``np.einsum``, which stores no products.
 - *One pass for mean and variance.* The sum and the sum of squares are enough, but only where the mean is not large
   beside the standard deviation: their difference cancels. Data that need it are shifted by a rough mean first (Chan,
   Golub and LeVeque 1983, "Algorithms for Computing the Sample Variance"), and the result is checked.
@@ -33,8 +33,8 @@ from bncourse.nn.axes import Axis, AxisSplit
 from bncourse.nn.batch_norm import Gradients
 from bncourse.nn.checks import FloatArray, float_array, not_negative, same_shape
 
-#: Numbers in a block: one and a half megabytes in float32.
-BLOCK = 393_216
+#: Numbers in a block: a megabyte in float32.
+BLOCK = 262_144
 #: Numbers in one product with ones at most; OpenBLAS shares out products of more than 9,216 among threads.
 PRODUCT = 8_192
 #: Numbers in one of NumPy's innermost loops, about, and in one row of a product.
@@ -43,7 +43,7 @@ LOOP, ROW = 2_048, 256
 MOST_CHANNELS, SHORTEST_ROW = 4_096, 32
 #: Threads that work at once, and the blocks that there must be for it: a few more threads only wait for the memory, and
 #: for a few blocks a thread comes too late.
-THREADS, MANY_BLOCKS = min(4, os.cpu_count() or 1), 8
+THREADS, MANY_BLOCKS = min(4, os.cpu_count() or 1), 4
 #: Rows looked at to choose a shift.
 SAMPLE = 64
 #: Largest square of a mean, in variances, that needs no shift; the sums then lose less than three bits.
@@ -86,15 +86,26 @@ class _ChannelsLast:
 
     def sums(self, block: FloatArray) -> FloatArray:
         """Return sums over parts of a block, a part a row; :meth:`total` adds them up."""
-        if block.shape[1] == self.loop and block.size % self.product == 0:
-            return np.asarray(np.matmul(self.ones, block.reshape(-1, self.ones.size, self.row)))[:, 0]
-        rest = np.zeros((1, self.row))
-        rest[0, : self.channels] = block.sum(axis=0, dtype=np.float64)
-        return rest
+        if self._is_rest(block):
+            return self._row(block.sum(axis=0, dtype=np.float64))
+        return np.asarray(np.matmul(self.ones, self._parts(block)))[:, 0]
 
-    def dots(self, some: FloatArray, others: FloatArray, scratch: FloatArray) -> FloatArray:
-        """Return what `sums` returns, of the products of two blocks."""
-        return self.sums(np.multiply(some, others, out=scratch))
+    def dots(self, some: FloatArray, others: FloatArray) -> FloatArray:
+        """Return what `sums` returns, of the products of two blocks; the products are never stored."""
+        if self._is_rest(some):
+            return self._row(np.sum(some * others, axis=0, dtype=np.float64))
+        return np.asarray(np.einsum("prc,prc->pc", self._parts(some), self._parts(others)))
+
+    def _is_rest(self, block: FloatArray) -> bool:
+        return block.shape[1] < self.loop or block.size % self.product > 0
+
+    def _parts(self, block: FloatArray) -> FloatArray:
+        return block.reshape(-1, self.ones.size, self.row)
+
+    def _row(self, sums: Sums) -> FloatArray:
+        row = np.zeros((1, self.row))
+        row[0, : self.channels] = sums
+        return row
 
     def total(self, *parts: Sequence[FloatArray]) -> Sums:
         """Return the sums for every channel, in float64; one row for each of `parts`."""
@@ -133,7 +144,7 @@ class _ChannelsFirst:
         """Return the sum of every row."""
         return _dots_of_rows(block, self.ones)
 
-    def dots(self, some: FloatArray, others: FloatArray, _scratch: FloatArray) -> FloatArray:
+    def dots(self, some: FloatArray, others: FloatArray) -> FloatArray:
         """Return the sums of the products, row by row."""
         return _dots_of_rows(some, others)
 
@@ -327,7 +338,7 @@ def _moments(x: FloatArray, shift: Sums | None, layout: _Layout) -> tuple[Sums, 
 
     def work(room: FloatArray, block: FloatArray, by: FloatArray | None) -> tuple[FloatArray, FloatArray]:
         d = block if by is None else np.subtract(block, by, out=room)
-        return layout.sums(d), layout.dots(d, d, room)
+        return layout.sums(d), layout.dots(d, d)
 
     blocks = layout.cut(x)
     results = _run(work, layout, blocks, _shifts(shift, layout, blocks))
@@ -359,7 +370,7 @@ def _gradient_sums(dy: FloatArray, x: FloatArray, shift: Sums | None, layout: _L
         room: FloatArray, block: FloatArray, dy: FloatArray, by: FloatArray | None
     ) -> tuple[FloatArray, FloatArray]:
         d = block if by is None else np.subtract(block, by, out=room)
-        return layout.sums(dy), layout.dots(dy, d, room)
+        return layout.sums(dy), layout.dots(dy, d)
 
     blocks = layout.cut(x)
     results = _run(work, layout, blocks, layout.cut(dy), _shifts(shift, layout, blocks))
