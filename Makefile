@@ -58,10 +58,10 @@ portable: $(STAMP)  ## Compare the notebooks as another processor would compute 
 	@NPY_DISABLE_CPU_FEATURES="$$($(BIN)/python -c "$$DISPATCHED")" $(MAKE) --no-print-directory notebooks
 
 bench: $(STAMP)  ## Time the NumPy layer beside TensorFlow and Keras (RECORD=1 stores the result for the book)
-	@$(BIN)/bncourse bench $(if $(RECORD),--record book/results/speed.json)
+	@$(BIN)/bncourse bench $(if $(RECORD),--record bncourse/results/speed.json)
 
 results: $(STAMP)  ## Make the recorded results anew (needs MNIST; some ten minutes)
-	@$(BIN)/python -m bncourse.experiments.sigmoid_race book/results/sigmoid-race.json
+	@$(BIN)/python -m bncourse.experiments.sigmoid_race bncourse/results/sigmoid-race.json
 
 execute: $(STAMP)  ## Run chapters anew and store their outputs (CHAPTER=path, or all)
 	@$(BIN)/python -m bncourse.notebooks execute $(CHAPTER)

@@ -15,8 +15,9 @@ from bncourse.data import load_digits, load_mnist
 from bncourse.experiments import sigmoid_race
 from bncourse.experiments.sigmoid_race import Race, binary, network, read, run, with_population_statistics, write
 from bncourse.nn import BatchNorm
+from bncourse.results import path
 
-RECORD = Path(__file__).parents[2] / "book" / "results" / "sigmoid-race.json"
+RECORD = path("sigmoid-race")
 
 
 def test_the_network_with_bn_starts_from_the_same_weights() -> None:
@@ -57,7 +58,7 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     races = [Race(0.1, 0.3, True, 4, 120, 100), Race(0.1, 0.3, False, 4, None, None)]
     write(tmp_path / "new" / "race.json", races)
     assert read(tmp_path / "new" / "race.json") == races
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["race.json"]
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["race.json"]
 
 
 @pytest.mark.parametrize("text", ["{", "{}", '{"races": [{"rate": 1}]}'])
@@ -71,10 +72,10 @@ def test_the_command_writes_every_race(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(sigmoid_race, "load_mnist", load_digits)
     app = Typer()
     app.command()(sigmoid_race.main)
-    path = tmp_path / "race.json"
-    result = CliRunner().invoke(app, [str(path), "--starts", "1", "--rates", "4", "--stds", "0.3"])
+    record = tmp_path / "race.json"
+    result = CliRunner().invoke(app, [str(record), "--starts", "1", "--rates", "4", "--stds", "0.3"])
     assert result.exit_code == 0, result.output
-    assert [race.norm for race in read(path)] == [False, True]
+    assert [race.norm for race in read(record)] == [False, True]
 
 
 def test_the_stored_record_is_complete() -> None:
