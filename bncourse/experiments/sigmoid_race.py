@@ -7,7 +7,6 @@ made binary. The paper states neither the learning rate nor the size of the firs
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ import numpy.typing as npt
 import typer
 from tqdm import tqdm
 
+from bncourse.atomic import replacing
 from bncourse.data import Dataset, Split, load_mnist
 from bncourse.nn import SGD, BatchNorm, Dense, Layer, Sequential, Sigmoid
 
@@ -138,12 +138,8 @@ def write(path: str | Path, races: Sequence[Race]) -> None:
     record["races"] = [asdict(race) for race in races]
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    with replacing(target) as temporary:
         temporary.write_text(json.dumps(record, indent=0) + "\n", encoding="utf-8")
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read(path: str | Path) -> list[Race]:

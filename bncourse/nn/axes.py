@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from bncourse.nn.checks import BoolArray, FloatArray
+from bncourse.nn.checks import BoolArray, FloatArray, float_array, same_shape
 
 Axis: TypeAlias = int | Sequence[int]
 
@@ -96,6 +96,19 @@ class AxisSplit:
     def expand(self, parameter: FloatArray) -> FloatArray:
         """Give a parameter of shape `kept_shape` the rank of the array, so that the two broadcast."""
         return parameter.reshape([n if a in self.kept else 1 for a, n in enumerate(self.shape)])
+
+    def parameter(self, value: FloatArray, name: str, dtype: npt.DTypeLike) -> FloatArray:
+        """Return `value` in `dtype`, checked to have the shape of a parameter.
+
+        Raises
+        ------
+        TypeError
+            If it holds no floats.
+        ValueError
+            If it has another shape than `kept_shape`.
+        """
+        checked = same_shape(float_array(value, name), self.kept_shape, name, "x along the axes kept")
+        return checked.astype(dtype, copy=False)
 
     def expand_mask(self, mask: npt.ArrayLike) -> BoolArray:
         """Give a mask over the reduced axes the rank of the array.

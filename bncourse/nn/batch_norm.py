@@ -351,8 +351,7 @@ def _affine(
 
 
 def _expanded(parameter: FloatArray, name: str, x: FloatArray, axes: AxisSplit) -> FloatArray:
-    checked = same_shape(float_array(parameter, name), axes.kept_shape, name, "x along the axes kept")
-    return axes.expand(checked.astype(compute_dtype(x), copy=False))
+    return axes.expand(axes.parameter(parameter, name, compute_dtype(x)))
 
 
 def _standardise(

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from bncourse.nn.axes import Axis, AxisSplit
 from bncourse.nn.batch_norm import BatchNormCache, Gradients, batch_norm_backward, batch_norm_train
-from bncourse.nn.checks import FloatArray, compute_dtype, float_array, same_shape
+from bncourse.nn.checks import FloatArray, compute_dtype, float_array
 from bncourse.nn.moving_statistics import MovingState, MovingStatisticsLayer, Trained
 
 
@@ -108,11 +108,12 @@ def batch_renorm_train(
     x = float_array(x, "x")
     axes, dtype = AxisSplit.of(x.shape, axis), compute_dtype(x)
     r_max, d_max = _r_bound(r_max), _d_bound(d_max)
-    gamma, beta = (_parameter(array, name, axes, dtype) for array, name in ((gamma, "gamma"), (beta, "beta")))
-    mean, variance = (
-        _statistic(array, name, axes, np.float64)
-        for array, name in ((moving_mean, "moving_mean"), (moving_variance, "moving_variance"))
+    gamma, beta = (
+        None if array is None else axes.parameter(array, name, dtype)
+        for array, name in ((gamma, "gamma"), (beta, "beta"))
     )
+    mean = axes.parameter(moving_mean, "moving_mean", np.float64)
+    variance = axes.parameter(moving_variance, "moving_variance", np.float64)
     # The inner call gets x in the type to calculate in, so that x_hat is not rounded to float16 on the way.
     x_hat, normalized = batch_norm_train(x.astype(dtype, copy=False), None, None, epsilon=epsilon, axis=axis)
 
@@ -271,12 +272,3 @@ def _at_least(value: float, least: int, name: str, hint: str) -> float:
     if math.isnan(value) or value < least:
         raise ValueError(f"{name} = {value}; expected a number >= {least} ({hint}).")
     return float(value)
-
-
-def _parameter(array: FloatArray | None, name: str, axes: AxisSplit, dtype: npt.DTypeLike) -> FloatArray | None:
-    return None if array is None else _statistic(array, name, axes, dtype)
-
-
-def _statistic(array: FloatArray, name: str, axes: AxisSplit, dtype: npt.DTypeLike) -> FloatArray:
-    checked = same_shape(float_array(array, name), axes.kept_shape, name, "x along the axes kept")
-    return checked.astype(dtype, copy=False)

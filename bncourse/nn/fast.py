@@ -312,8 +312,8 @@ def _parameter(value: FloatArray | None, default: float, name: str, axes: AxisSp
     """Return a parameter in float64, as one row of channels."""
     if value is None:
         return np.full(prod(axes.kept_shape), default)
-    checked = same_shape(float_array(value, name), axes.kept_shape, name, "x along the axes kept")
-    return checked.astype(np.float64).reshape(-1)
+    row: Sums = axes.parameter(value, name, np.float64).reshape(-1).astype(np.float64, copy=False)
+    return row
 
 
 def _near(mean: Sums, variance: Sums) -> bool:

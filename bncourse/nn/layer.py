@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from bncourse.atomic import replacing
 from bncourse.nn.checks import FloatArray, float_array, same_shape
 
 Weights = dict[str, npt.NDArray[Any]]
@@ -118,16 +119,10 @@ class Layer:
             same_names(weights, self._expected_names(), repr(self))
         except ValueError as error:
             raise ValueError("save before the first call: there are no weights yet; call it once.") from error
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            with temporary.open("wb") as file:
-                np.savez(file, allow_pickle=False, **weights)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, allow_pickle=False, **weights)
+            file.flush()
+            os.fsync(file.fileno())
 
     def load(self, path: str | Path) -> None:
         """Take over the weights that `save` wrote; layer or network may be new, but must be built alike.

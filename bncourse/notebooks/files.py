@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import yaml
+
+from bncourse.atomic import replacing
 
 EXEMPT_TAG = "nbval-ignore-output"
 SETUP_TAG = "remove-cell"
@@ -139,12 +139,5 @@ def glued(notebook: nbformat.NotebookNode) -> dict[str, str]:
 def write(notebook: nbformat.NotebookNode, path: Path) -> None:
     """Write a notebook whole or not at all."""
     text = nbformat.writes(notebook).rstrip("\n") + "\n"
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bncourse.atomic import replacing
+
 # The value of tf.compat.v1.GraphKeys.GLOBAL_VARIABLES; spelt out, so that this room does not load TensorFlow.
 _GLOBAL_VARIABLES = "variables"
 
@@ -60,13 +62,8 @@ class Checkpoint:
             if value.dtype.kind not in "biufc":
                 raise CheckpointError(f"variable {name!r} has dtype {value.dtype}; expected plain numbers.")
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
-        try:
+        with replacing(self.path) as temporary:
             _write(temporary, values)
-            temporary.replace(self.path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
 
     def restore(self, session: Any) -> None:
         """Set all global variables of the session's graph to the saved values.
