@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from math import prod
 from typing import TypeAlias
 
@@ -28,6 +29,8 @@ def axis_tuple(axis: Axis) -> tuple[int, ...]:
     ValueError
         If it is empty or names an axis twice.
     """
+    if type(axis) is int:
+        return (axis,)
     given = (axis,) if isinstance(axis, int | np.integer) else axis
     if not isinstance(given, Sequence) or any(
         isinstance(a, bool) or not isinstance(a, int | np.integer) for a in given
@@ -69,26 +72,12 @@ class AxisSplit:
             If the rank is not 2 to 5, if `axis` lies outside it, names an axis twice or leaves none to average over,
             or if there is nothing to average because an axis has length 0 (unless `empty` allows it).
         """
-        rank, axes = len(shape), axis_tuple(axis)
-        if rank not in RANKS:
-            raise ValueError(
-                f"x has rank {rank} (shape {shape}); expected rank {RANKS[0]} to {RANKS[-1]}, the batch axis included."
-            )
-        if any(not -rank <= a < rank for a in axes):
-            raise ValueError(f"axis = {axis!r} is out of range for x of rank {rank} (shape {shape}).")
-        kept = tuple(sorted({a % rank for a in axes}))
-        if len(kept) < len(axes):
-            raise ValueError(
-                f"axis = {axis!r} names an axis of x twice (rank {rank}, shape {shape}); name each axis once."
-            )
-        reduced = tuple(a for a in range(rank) if a not in kept)
-        if not reduced:
-            raise ValueError(f"axis = {axis!r} keeps every axis of x (shape {shape}); leave one to average over.")
+        split = _split(shape, axis_tuple(axis))
         if not empty and prod(shape) == 0:
             raise ValueError(f"x has shape {shape} and holds no numbers; statistics need at least one.")
-        return cls(shape, kept, reduced)
+        return split
 
-    @property
+    @cached_property
     def kept_shape(self) -> tuple[int, ...]:
         """Shape of the parameters and statistics, that is, the lengths of the kept axes."""
         return tuple(self.shape[a] for a in self.kept)
@@ -130,3 +119,22 @@ class AxisSplit:
         if not array.any():
             raise ValueError("mask excludes every position; statistics need at least one.")
         return np.expand_dims(np.broadcast_to(array, target), self.kept)
+
+
+@lru_cache(maxsize=256)
+def _split(shape: tuple[int, ...], axes: tuple[int, ...]) -> AxisSplit:
+    """Split the axes; remembered, since a layer asks several times a call, and always for the same."""
+    rank, given = len(shape), axes[0] if len(axes) == 1 else axes
+    if rank not in RANKS:
+        raise ValueError(
+            f"x has rank {rank} (shape {shape}); expected rank {RANKS[0]} to {RANKS[-1]}, the batch axis included."
+        )
+    if any(not -rank <= a < rank for a in axes):
+        raise ValueError(f"axis = {given} is out of range for x of rank {rank} (shape {shape}).")
+    kept = tuple(sorted({a % rank for a in axes}))
+    if len(kept) < len(axes):
+        raise ValueError(f"axis = {given} names an axis of x twice (rank {rank}, shape {shape}); name each axis once.")
+    reduced = tuple(a for a in range(rank) if a not in kept)
+    if not reduced:
+        raise ValueError(f"axis = {given} keeps every axis of x (shape {shape}); leave one to average over.")
+    return AxisSplit(shape, kept, reduced)

@@ -29,7 +29,7 @@ def float_array(value: npt.ArrayLike, name: str) -> FloatArray:
         If the numbers are not floating-point.
     """
     array = np.asarray(value)
-    if not np.issubdtype(array.dtype, np.floating):
+    if array.dtype.kind != "f":
         raise TypeError(
             f"{name} has dtype {array.dtype}; expected floating-point numbers. "
             f"Convert it first, for example with {name}.astype(np.float32)."

@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache, partial
 from math import prod
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -33,8 +34,8 @@ from bncourse.nn.axes import Axis, AxisSplit
 from bncourse.nn.batch_norm import Gradients
 from bncourse.nn.checks import FloatArray, float_array, not_negative, same_shape
 
-#: Numbers in a block: a megabyte in float32.
-BLOCK = 262_144
+#: Numbers in a block: two megabytes in float32.
+BLOCK = 524_288
 #: Numbers in one product with ones at most; OpenBLAS shares out products of more than 9,216 among threads.
 PRODUCT = 8_192
 #: Numbers in one of NumPy's innermost loops, about, and in one row of a product.
@@ -44,6 +45,8 @@ MOST_CHANNELS, SHORTEST_ROW = 4_096, 32
 #: Threads that work at once, and the blocks that there must be for it: a few more threads only wait for the memory, and
 #: for a few blocks a thread comes too late.
 THREADS, MANY_BLOCKS = min(4, os.cpu_count() or 1), 4
+#: Bytes that a processor's cache fetches together.
+CACHE_LINE = 64
 #: Rows looked at to choose a shift.
 SAMPLE = 64
 #: Largest square of a mean, in variances, that needs no shift; the sums then lose less than three bits.
@@ -68,7 +71,7 @@ class _ChannelsLast:
         """Return the blocks of x; what is left over after the last whole product is one by itself."""
         flat = x.reshape(-1)
         table = flat[: self.whole].reshape(-1, self.loop)
-        step = max(1, BLOCK // self.product) * (self.product // self.loop)
+        step = _share(self.whole // self.product, self.whole) * (self.product // self.loop)
         blocks = [table[start : start + step] for start in range(0, len(table), step)]
         if self.whole < self.size:
             blocks.append(flat[self.whole :].reshape(-1, self.channels))
@@ -76,25 +79,27 @@ class _ChannelsLast:
 
     def spread(self, parameter: Sums, blocks: list[FloatArray]) -> list[FloatArray]:
         """Return the parameter once for each block, in a form that broadcasts with it."""
-        long = np.tile(parameter.astype(blocks[0].dtype), blocks[0].shape[1] // self.channels)
-        return [long[: block.shape[1]] for block in blocks]
+        long = _aligned((blocks[0].shape[1] // self.channels, self.channels), blocks[0].dtype)
+        long[:] = parameter
+        row = long.reshape(-1)
+        return [row if block.shape[1] == row.size else row[: block.shape[1]] for block in blocks]
 
     def sample(self, x: FloatArray) -> FloatArray:
         """Return some rows of x."""
         rows = x.reshape(-1, self.channels)
         return rows[:: -(-len(rows) // SAMPLE)]
 
-    def sums(self, block: FloatArray) -> FloatArray:
-        """Return sums over parts of a block, a part a row; :meth:`total` adds them up."""
+    def sums(self, block: FloatArray) -> Sums:
+        """Return sums over a block, a column of a product each; :meth:`total` adds them up for the channels."""
         if self._is_rest(block):
             return self._row(block.sum(axis=0, dtype=np.float64))
-        return np.asarray(np.matmul(self.ones, self._parts(block)))[:, 0]
+        return _sum_of_rows(np.matmul(self.ones, self._parts(block))[:, 0])
 
-    def dots(self, some: FloatArray, others: FloatArray) -> FloatArray:
+    def dots(self, some: FloatArray, others: FloatArray) -> Sums:
         """Return what `sums` returns, of the products of two blocks; the products are never stored."""
         if self._is_rest(some):
             return self._row(np.sum(some * others, axis=0, dtype=np.float64))
-        return np.asarray(np.einsum("prc,prc->pc", self._parts(some), self._parts(others)))
+        return _sum_of_rows(np.einsum("prc,prc->pc", self._parts(some), self._parts(others)))
 
     def _is_rest(self, block: FloatArray) -> bool:
         return block.shape[1] < self.loop or block.size % self.product > 0
@@ -102,16 +107,14 @@ class _ChannelsLast:
     def _parts(self, block: FloatArray) -> FloatArray:
         return block.reshape(-1, self.ones.size, self.row)
 
-    def _row(self, sums: Sums) -> FloatArray:
-        row = np.zeros((1, self.row))
-        row[0, : self.channels] = sums
+    def _row(self, sums: Sums) -> Sums:
+        row = np.zeros(self.row)
+        row[: self.channels] = sums
         return row
 
-    def total(self, *parts: Sequence[FloatArray]) -> Sums:
-        """Return the sums for every channel, in float64; one row for each of `parts`."""
-        table = _table(parts).reshape(len(parts), -1, self.row)
-        rows: Sums = np.ones(table.shape[1]) @ table
-        total: Sums = rows.reshape(len(parts), -1, self.channels).sum(axis=1)
+    def total(self, *parts: Sequence[Sums]) -> Sums:
+        """Return the sums for every channel; one row for each of `parts`, the results for the blocks."""
+        total: Sums = np.array(parts).reshape(len(parts), -1, self.channels).sum(axis=1)
         return total
 
 
@@ -122,17 +125,22 @@ class _ChannelsFirst:
         self.outer, self.channels = outer, channels
         self.loop = inner
         self.ones = np.ones(inner, dtype)
-        self.step = max(1, BLOCK // inner)
 
     def cut(self, x: FloatArray) -> list[FloatArray]:
         """Return the blocks of x."""
         rows = x.reshape(-1, self.loop)
-        return [rows[start : start + self.step] for start in range(0, len(rows), self.step)]
+        step = self._step()
+        return [rows[start : start + step] for start in range(0, len(rows), step)]
 
     def spread(self, parameter: Sums, blocks: list[FloatArray]) -> list[FloatArray]:
         """Return the parameter once for each block, in a form that broadcasts with it."""
         column = np.tile(parameter.astype(blocks[0].dtype), self.outer)[:, None]
-        return [column[start : start + self.step] for start in range(0, len(column), self.step)]
+        step = self._step()
+        return [column[start : start + step] for start in range(0, len(column), step)]
+
+    def _step(self) -> int:
+        rows = self.outer * self.channels
+        return _share(rows, rows * self.loop)
 
     def sample(self, x: FloatArray) -> FloatArray:
         """Return some rows of x, a channel a column."""
@@ -149,8 +157,9 @@ class _ChannelsFirst:
         return _dots_of_rows(some, others)
 
     def total(self, *parts: Sequence[FloatArray]) -> Sums:
-        """Return the sums for every channel, in float64; one row for each of `parts`."""
-        total: Sums = _table(parts).reshape(len(parts), self.outer, self.channels).sum(axis=1)
+        """Return the sums for every channel, in float64; one row for each of `parts`, the results for the blocks."""
+        table = np.concatenate([rows for part in parts for rows in part], dtype=np.float64)
+        total: Sums = table.reshape(len(parts), self.outer, self.channels).sum(axis=1)
         return total
 
 
@@ -243,7 +252,7 @@ def fast_batch_norm_train(
 def fast_batch_norm_backward(dy: npt.ArrayLike, cache: FastCache) -> Gradients:
     """Return what :func:`bncourse.nn.batch_norm_backward` returns, several times faster.
 
-    With ``d = x - shift`` the compact form is ``dx = a dy + b d + c``, where a, b and c are numbers for each channel.
+    With ``d = x - shift`` the compact form is ``dx = a (dy + b d + c)``, where a, b and c are numbers for each channel.
     Parameters, result and errors are the same.
     """
     x, layout, inverse_std = cache.x, cache.layout, cache.inverse_std
@@ -252,10 +261,9 @@ def fast_batch_norm_backward(dy: npt.ArrayLike, cache: FastCache) -> Gradients:
     dbeta, products = _gradient_sums(dy, x, cache.shift, layout)
     dgamma = (products - cache.rest * dbeta) * inverse_std
 
-    a = cache.gamma * inverse_std
-    b = -a * inverse_std * dgamma / cache.count
-    c = -a * dbeta / cache.count - cache.rest * b
-    dx = _combine(dy, x, cache.shift, a, b, c, layout)
+    b = -inverse_std * dgamma / cache.count
+    c = -dbeta / cache.count - cache.rest * b
+    dx = _combine(dy, x, cache.shift, cache.gamma * inverse_std, b, c, layout)
     shape = cache.axes.kept_shape
     return dx, dgamma.astype(x.dtype).reshape(shape), dbeta.astype(x.dtype).reshape(shape)
 
@@ -303,9 +311,14 @@ def _layout(x: FloatArray, axes: AxisSplit) -> _Layout | None:
     if x.dtype not in (np.float32, np.float64) or not x.flags.c_contiguous or last - first > len(axes.kept):
         return None
     outer, channels, inner = prod(x.shape[:first]), prod(axes.kept_shape), prod(x.shape[last:])
+    return _layout_of(outer, channels, inner, x.dtype)
+
+
+@lru_cache(maxsize=64)
+def _layout_of(outer: int, channels: int, inner: int, dtype: np.dtype[Any]) -> _Layout | None:
     if inner == 1:
-        return _ChannelsLast(outer, channels, x.dtype) if channels <= MOST_CHANNELS else None
-    return _ChannelsFirst(outer, channels, inner, x.dtype) if inner >= SHORTEST_ROW else None
+        return _ChannelsLast(outer, channels, dtype) if channels <= MOST_CHANNELS else None
+    return _ChannelsFirst(outer, channels, inner, dtype) if inner >= SHORTEST_ROW else None
 
 
 def _parameter(value: FloatArray | None, default: float, name: str, axes: AxisSplit) -> Sums:
@@ -324,8 +337,10 @@ def _near(mean: Sums, variance: Sums) -> bool:
 def _rough_mean(sample: FloatArray) -> Sums | None:
     """Return the mean of a few rows to shift by, or ``None`` if x needs no shift."""
     rows = sample.astype(np.float64)
-    mean = rows.mean(axis=0)
-    return None if _near(mean, np.square(rows - mean).mean(axis=0)) else _rounded(mean, sample)
+    mean = rows.sum(axis=0) / len(rows)
+    rows -= mean
+    variance = np.einsum("rc,rc->c", rows, rows) / len(rows)
+    return None if _near(mean, variance) else _rounded(mean, sample)
 
 
 def _rounded(mean: Sums, x: FloatArray) -> Sums:
@@ -336,8 +351,8 @@ def _rounded(mean: Sums, x: FloatArray) -> Sums:
 def _moments(x: FloatArray, shift: Sums | None, layout: _Layout) -> tuple[Sums, Sums]:
     """Return mean and variance of ``x - shift``, in one pass."""
 
-    def work(room: FloatArray, block: FloatArray, by: FloatArray | None) -> tuple[FloatArray, FloatArray]:
-        d = block if by is None else np.subtract(block, by, out=room)
+    def work(block: FloatArray, by: FloatArray | None) -> tuple[FloatArray, FloatArray]:
+        d = block if by is None else block - by
         return layout.sums(d), layout.dots(d, d)
 
     blocks = layout.cut(x)
@@ -349,14 +364,12 @@ def _moments(x: FloatArray, shift: Sums | None, layout: _Layout) -> tuple[Sums, 
 def _affine(x: FloatArray, shift: Sums | None, scale: Sums, offset: Sums, layout: _Layout) -> FloatArray:
     """Return ``(x - shift) * scale + offset``."""
 
-    def work(
-        _: FloatArray, block: FloatArray, y: FloatArray, by: FloatArray | None, times: FloatArray, plus: FloatArray
-    ) -> None:
+    def work(block: FloatArray, y: FloatArray, by: FloatArray | None, times: FloatArray, plus: FloatArray) -> None:
         d = block if by is None else np.subtract(block, by, out=y)
         np.multiply(d, times, out=y)
         np.add(y, plus, out=y)
 
-    y = np.empty_like(x)
+    y = _aligned(x.shape, x.dtype)
     blocks = layout.cut(x)
     given = (_shifts(shift, layout, blocks), layout.spread(scale, blocks), layout.spread(offset, blocks))
     _run(work, layout, blocks, layout.cut(y), *given)
@@ -366,10 +379,8 @@ def _affine(x: FloatArray, shift: Sums | None, scale: Sums, offset: Sums, layout
 def _gradient_sums(dy: FloatArray, x: FloatArray, shift: Sums | None, layout: _Layout) -> Sums:
     """Return the sums of dy, and of dy times ``x - shift``."""
 
-    def work(
-        room: FloatArray, block: FloatArray, dy: FloatArray, by: FloatArray | None
-    ) -> tuple[FloatArray, FloatArray]:
-        d = block if by is None else np.subtract(block, by, out=room)
+    def work(block: FloatArray, dy: FloatArray, by: FloatArray | None) -> tuple[FloatArray, FloatArray]:
+        d = block if by is None else block - by
         return layout.sums(dy), layout.dots(dy, d)
 
     blocks = layout.cut(x)
@@ -380,25 +391,24 @@ def _gradient_sums(dy: FloatArray, x: FloatArray, shift: Sums | None, layout: _L
 def _combine(
     dy: FloatArray, x: FloatArray, shift: Sums | None, a: Sums, b: Sums, c: Sums, layout: _Layout
 ) -> FloatArray:
-    """Return ``a * dy + b * (x - shift) + c``."""
+    """Return ``a * (dy + b * (x - shift) + c)``."""
 
     def work(
-        room: FloatArray,
         block: FloatArray,
         dy: FloatArray,
         dx: FloatArray,
         by: FloatArray | None,
-        of_dy: FloatArray,
+        times: FloatArray,
         of_x: FloatArray,
         plus: FloatArray,
     ) -> None:
-        d = block if by is None else np.subtract(block, by, out=room)
-        np.multiply(d, of_x, out=room)
-        np.add(room, plus, out=room)
-        np.multiply(dy, of_dy, out=dx)
-        np.add(dx, room, out=dx)
+        d = block if by is None else np.subtract(block, by, out=dx)
+        np.multiply(d, of_x, out=dx)
+        np.add(dx, dy, out=dx)
+        np.add(dx, plus, out=dx)
+        np.multiply(dx, times, out=dx)
 
-    dx = np.empty_like(x)
+    dx = _aligned(x.shape, x.dtype)
     blocks = layout.cut(x)
     given = (_shifts(shift, layout, blocks), *(layout.spread(part, blocks) for part in (a, b, c)))
     _run(work, layout, blocks, layout.cut(dy), layout.cut(dx), *given)
@@ -408,39 +418,52 @@ def _combine(
 def _run(
     work: Callable[..., Any], layout: _Layout, blocks: list[FloatArray], *others: Sequence[FloatArray | None]
 ) -> list[Any]:
-    """Return ``work(room, block, other, ...)`` for every block, in order.
+    """Return ``work(block, other, ...)`` for every block, in order.
 
     NumPy lets go of the interpreter inside its loops, so several threads get on at once. How the work is cut does not
     depend on their number, and so the result does not, to the last bit.
     """
     results: list[Any] = [None] * len(blocks)
     tasks = enumerate(zip(blocks, *others, strict=True))  # shared: whoever is free takes the next
+    done: SimpleQueue[BaseException | None] = SimpleQueue()
 
     def several() -> None:
-        room = np.empty(blocks[0].size, blocks[0].dtype)
         with _short_buffers(layout):
-            for i, (block, *rest) in tasks:
-                results[i] = work(room[: block.size].reshape(block.shape), block, *rest)
+            for i, arrays in tasks:
+                try:
+                    results[i] = work(*arrays)
+                except BaseException as error:  # raised below, whichever thread met it
+                    done.put(error)
+                else:
+                    done.put(None)
 
-    # A copy of the context takes the caller's np.errstate along.
-    wanted = THREADS - 1 if len(blocks) >= MANY_BLOCKS else 0
-    helpers = [_pool().submit(copy_context().run, several) for _ in range(wanted)]
-    try:
-        several()
-    finally:
-        wait(helpers)
-    for helper in helpers:
-        helper.result()
+    if len(blocks) >= MANY_BLOCKS:
+        for _ in range(THREADS - 1):
+            _crew().put(partial(copy_context().run, several))  # the context takes the caller's np.errstate along
+    several()
+    # Blocks are waited for, not threads: one that never got a processor keeps nobody waiting.
+    errors = [error for error in (done.get() for _ in blocks) if error is not None]
+    if errors:
+        raise errors[0]
     return results
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(THREADS - 1, thread_name_prefix="bncourse")
+def _crew() -> SimpleQueue[Callable[[], None]]:
+    """Return the queue from which threads take their work; a pool of ``concurrent.futures`` takes twice as long."""
+    queue: SimpleQueue[Callable[[], None]] = SimpleQueue()
+
+    def work() -> None:
+        while True:
+            queue.get()()
+
+    for number in range(THREADS - 1):
+        Thread(target=work, name=f"bncourse-{number}", daemon=True).start()
+    return queue
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
+    os.register_at_fork(after_in_child=_crew.cache_clear)  # threads do not survive a fork
 
 
 def _shifts(shift: Sums | None, layout: _Layout, blocks: list[FloatArray]) -> Sequence[FloatArray | None]:
@@ -454,8 +477,25 @@ def _dots_of_rows(some: FloatArray, others: FloatArray) -> FloatArray:
     return np.asarray(parts[0] if len(parts) == 1 else np.sum(parts, axis=0, dtype=np.float64))
 
 
-def _table(parts: Sequence[Sequence[FloatArray]]) -> Sums:
-    return np.concatenate([array for part in parts for array in part], dtype=np.float64)
+def _sum_of_rows(table: FloatArray) -> Sums:
+    total: Sums = np.ones(len(table)) @ table.astype(np.float64)
+    return total
+
+
+def _aligned(shape: tuple[int, ...], dtype: npt.DTypeLike) -> FloatArray:
+    """Return an empty array that begins at a cache line; elsewhere every other vector written touches two lines."""
+    size = prod(shape) * np.dtype(dtype).itemsize
+    room = np.empty(size + CACHE_LINE, np.uint8)
+    start = -room.__array_interface__["data"][0] % CACHE_LINE
+    return room[start : start + size].view(dtype).reshape(shape)
+
+
+def _share(things: int, size: int) -> int:
+    """Return how many of `things`, together `size` numbers, make a block; the blocks are equal, but for the last."""
+    blocks = -(-size // BLOCK)
+    if blocks > 1:  # a multiple of MANY_BLOCKS, so that no thread waits while another has the last block
+        blocks = -(-blocks // MANY_BLOCKS) * MANY_BLOCKS
+    return max(1, -(-things // max(1, blocks)))
 
 
 def _power_of_two(largest: int) -> int:

@@ -40,7 +40,7 @@ def small_blocks(request, monkeypatch):
     monkeypatch.setattr(fast, "BLOCK", 10_000)
     monkeypatch.setattr(fast, "MANY_BLOCKS", 2)
     monkeypatch.setattr(fast, "THREADS", request.param)
-    fast._pool.cache_clear()
+    fast._crew.cache_clear()
 
 
 def given_numbers(shape, axis, dtype, offset=0.0, std=1.0, seed=0):
@@ -178,6 +178,26 @@ def test_the_callers_errstate_holds_in_every_thread():
         fast.fast_batch_norm_train(x, None, None, epsilon=EPSILON, axis=-1)
 
 
+def test_an_error_in_any_block_reaches_the_caller_and_the_threads_go_on():
+    x = np.full((3000, 40), 1e20, np.float32)
+    x[::2] *= -1
+    for _ in range(5):  # a thread that died of the first would leave the later ones waiting
+        with np.errstate(over="raise"), pytest.raises(FloatingPointError, match="overflow"):
+            fast.fast_batch_norm_train(x, None, None, epsilon=EPSILON, axis=-1)
+    y, _ = fast.fast_batch_norm_train(x / 1e20, None, None, epsilon=EPSILON, axis=-1)
+    np.testing.assert_allclose(np.abs(y), 1.0, atol=1e-3)
+
+
+def test_results_begin_at_a_cache_line():
+    for rows in range(3000, 3008):
+        x, *_, dy = given_numbers((rows, 40), -1, np.float32)
+        y, cache = fast.fast_batch_norm_train(x, None, None, epsilon=EPSILON, axis=-1)
+        dx, *_ = fast.fast_batch_norm_backward(dy, cache)
+        assert y.ctypes.data % fast.CACHE_LINE == dx.ctypes.data % fast.CACHE_LINE == 0
+        assert y.flags.c_contiguous
+        assert y.flags.writeable
+
+
 def test_the_buffers_of_numpy_are_put_back():
     before = np.getbufsize()
     x = np.ones((3000, 40), np.float32)
@@ -190,7 +210,7 @@ def test_the_number_of_threads_changes_no_bit(monkeypatch):
     results = []
     for threads in (1, 2, 3):
         monkeypatch.setattr(fast, "THREADS", threads)
-        fast._pool.cache_clear()
+        fast._crew.cache_clear()
         y, cache = fast.fast_batch_norm_train(x, gamma, beta, epsilon=EPSILON, axis=-1)
         results.append((y, *fast.fast_batch_norm_backward(dy, cache)))
     for other in results[1:]:
