@@ -15,7 +15,8 @@ from bncourse.data import batches as draw_batches
 from bncourse.nn.checks import positive_int
 from bncourse.tf_layers import tf1
 from bncourse.tf_layers.arguments import CLASSES
-from bncourse.tf_layers.deep_network import DeepNetwork, build_deep_network
+from bncourse.tf_layers.deep_network import build_deep_network
+from bncourse.tf_layers.network import ImageNetwork
 
 #: At most this many images are scored at once, so that memory stays bounded.
 CHUNK = 1_000
@@ -241,14 +242,14 @@ def open_session(graph: Any) -> Any:
     return tf1.Session(graph=graph, config=configuration)
 
 
-def score(session: Any, network: DeepNetwork, images: Split, *, training: bool, chunk: int = CHUNK) -> Score:
+def score(session: Any, network: ImageNetwork, images: Split, *, training: bool, chunk: int = CHUNK) -> Score:
     """Score images in chunks; nothing is trained and no moving statistic moves.
 
     Parameters
     ----------
     session : tf1.Session
         An open session on the network's graph.
-    network : DeepNetwork
+    network : ImageNetwork
         The network.
     images : Split
         Images and labels.
@@ -294,11 +295,11 @@ def _check(data: Dataset, batch_norm: bool, batches: int, batch_size: int, every
         )
 
 
-def _feed(network: DeepNetwork, images: Any, labels: Any, *, training: bool) -> dict[Any, Any]:
+def _feed(network: ImageNetwork, images: Any, labels: Any, *, training: bool) -> dict[Any, Any]:
     return {network.inputs: images, network.labels: one_hot(labels, CLASSES), network.training: training}
 
 
-def _entry(session: Any, network: DeepNetwork, batch: int, train: Split, validation: Split) -> LogEntry:
+def _entry(session: Any, network: ImageNetwork, batch: int, train: Split, validation: Split) -> LogEntry:
     scores = [
         score(session, network, images, training=training)
         for images in (train, validation)

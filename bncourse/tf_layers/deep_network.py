@@ -7,11 +7,11 @@ layers are served by ``tf-keras`` (see `bncourse.tf_layers.runtime`).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 from bncourse.nn.checks import fraction, positive_int
 from bncourse.tf_layers.arguments import CLASSES, IMAGE_SHAPE, check_learning_rate, check_seed
+from bncourse.tf_layers.network import ImageNetwork
 from bncourse.tf_layers.runtime import start_weights, tf, tf1
 
 #: The article's text says 20 convolutional layers; its loop, ``range(1, 20)``, makes 19.
@@ -78,46 +78,6 @@ def conv_layer(previous: Any, depth: int, training: Any, *, batch_norm: bool = T
     return tf.nn.relu(layer)
 
 
-@dataclass(frozen=True)
-class DeepNetwork:
-    """The ends of the graph that a training program holds.
-
-    Attributes
-    ----------
-    graph : tf.Graph
-        The graph; open a session with ``tf1.Session(graph=network.graph)``.
-    inputs : tf.Tensor, float32, shape (batch, 28, 28, 1)
-        Placeholder of the images, pixels in [0, 1].
-    labels : tf.Tensor, float32, shape (batch, 10)
-        Placeholder of the one-hot labels.
-    training : tf.Tensor, bool, shape ()
-        Placeholder of the mode: True for the batch's statistics, False for the moving ones.
-    logits : tf.Tensor, float32, shape (batch, 10)
-        Outputs before the sigmoid.
-    loss : tf.Tensor, float32, shape ()
-        Sigmoid cross-entropy in nats, averaged over images and classes.
-    accuracy : tf.Tensor, float32, shape ()
-        Share of the images whose largest logit stands at their label.
-    train_op : tf.Operation
-        One step of Adam and, if they were not left out, the updates of the moving statistics before it.
-    update_ops : tuple of tf.Operation
-        The updates of the moving statistics: two for every BN layer, whether `train_op` runs them or not.
-    initializer : tf.Operation
-        Sets every variable to its start value.
-    """
-
-    graph: Any
-    inputs: Any
-    labels: Any
-    training: Any
-    logits: Any
-    loss: Any
-    accuracy: Any
-    train_op: Any
-    update_ops: tuple[Any, ...]
-    initializer: Any
-
-
 def build_deep_network(
     *,
     batch_norm: bool = True,
@@ -126,7 +86,7 @@ def build_deep_network(
     update_ops: bool = True,
     conv_layers: int = CONV_LAYERS,
     seed: int = 0,
-) -> DeepNetwork:
+) -> ImageNetwork:
     """Build the network of article A in a graph of its own.
 
     Convolutions of depth 1 to `conv_layers` (`conv_layer`), 100 fully connected units, 10 logits. The loss is the
@@ -150,7 +110,7 @@ def build_deep_network(
 
     Returns
     -------
-    DeepNetwork
+    ImageNetwork
 
     Raises
     ------
@@ -185,4 +145,4 @@ def build_deep_network(
         correct = tf.equal(tf.argmax(logits, 1), tf.argmax(labels, 1))
         accuracy = tf.reduce_mean(tf.cast(correct, tf.float32))
         initializer = tf1.global_variables_initializer()
-    return DeepNetwork(graph, inputs, labels, training, logits, loss, accuracy, train_op, updates, initializer)
+    return ImageNetwork(graph, inputs, labels, training, logits, loss, accuracy, train_op, updates, initializer)
