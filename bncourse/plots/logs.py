@@ -9,20 +9,20 @@ from bncourse.plots.style import COLOURS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from bncourse.experiments.deep_network import DeepNetworkRun, Series
+    from bncourse.experiments.record import Run
 
 
-def draw_two_logs(axes: Axes, run: DeepNetworkRun) -> None:
+def draw_two_logs(axes: Axes, run: Run) -> None:
     """Draw the two logs that disagree, and the curve that shows that nothing is broken.
 
     Parameters
     ----------
     axes : matplotlib.axes.Axes
         Where to draw.
-    run : DeepNetworkRun
+    run : Run
         A run with BN; its accuracies are drawn in per cent over the number of the batch.
     """
-    curves: tuple[tuple[Series, str, str, str, str], ...] = (
+    curves: tuple[tuple[str, str, str, str, str], ...] = (
         ("train_batch", "training batch, its own statistics", COLOURS["blue"], "-", "o"),
         ("validation_batch", "validation images, their own statistics", COLOURS["green"], "--", "s"),
         ("validation_moving", "validation images, moving statistics", COLOURS["vermillion"], "-.", "^"),

@@ -6,6 +6,9 @@ from pathlib import Path
 
 _FOLDER = Path(__file__).parent
 
+#: Folder of the recorded runs, a folder for each sweep; see :mod:`bncourse.experiments.plan`.
+RUNS = _FOLDER / "runs"
+
 
 def path(name: str) -> Path:
     """Return the file of the record `name`.

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any, Literal, get_args
 
 #: Height, width and channels of an image.
 IMAGE_SHAPE = (28, 28, 1)
 CLASSES = 10
+
+#: What follows a convolution: BN and ReLU without a bias, and the three other orders that article A shows.
+Order = Literal["bn-relu", "bias-bn-relu", "bias-relu-bn", "relu-bn"]
+#: "sigmoid", article A's: ten yes-or-no questions; "softmax": one choice among ten.
+Loss = Literal["sigmoid", "softmax"]
 
 
 def check_learning_rate(learning_rate: float) -> float:
@@ -37,3 +43,16 @@ def check_seed(seed: int) -> int:
     if seed < 0:
         raise ValueError(f"seed = {seed}; expected an integer >= 0.")
     return seed
+
+
+def known(value: str, name: str, words: Any) -> str:
+    """Return `value` if it is one of the ``Literal`` `words`.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
+    """
+    if value not in get_args(words):
+        raise ValueError(f"{name} = {value!r}; expected one of {', '.join(map(repr, get_args(words)))}.")
+    return value

@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from bncourse.nn.checks import fraction, positive_int
-from bncourse.tf_layers.arguments import CLASSES, IMAGE_SHAPE, check_learning_rate, check_seed
+from bncourse.tf_layers.arguments import CLASSES, IMAGE_SHAPE, Loss, Order, check_learning_rate, check_seed, known
 from bncourse.tf_layers.network import ImageNetwork
 from bncourse.tf_layers.runtime import start_weights, tf, tf1
 
@@ -47,7 +47,15 @@ def fully_connected(
     return tf.nn.relu(layer)
 
 
-def conv_layer(previous: Any, depth: int, training: Any, *, batch_norm: bool = True, momentum: float = 0.99) -> Any:
+def conv_layer(
+    previous: Any,
+    depth: int,
+    training: Any,
+    *,
+    batch_norm: bool = True,
+    momentum: float = 0.99,
+    order: Order = "bn-relu",
+) -> Any:
     """Add a 3x3 convolution with ``4 * depth`` feature maps: convolution, BN, ReLU; or with a bias and ReLU.
 
     Every third depth strides by 2 and so halves height and width, rounded up ("same" padding); the others keep them.
@@ -61,21 +69,37 @@ def conv_layer(previous: Any, depth: int, training: Any, *, batch_norm: bool = T
     training : tf.Tensor or bool
         True: BN normalises with the batch's statistics. False: with the moving ones. Not used without BN.
     batch_norm : bool
-        With BN the convolution has no bias, because subtracting the batch's mean would cancel it.
+        With BN in front of the ReLU the convolution needs no bias: subtracting the batch's mean cancels it.
     momentum : float
         Share of the old value in each update of the moving statistics, in [0, 1].
+    order : Order
+        What follows the convolution, and whether it has a bias: one of the article's four. Not used without BN.
 
     Returns
     -------
     tf.Tensor, shape (batch, new height, new width, 4 * depth)
     """
-    maps, strides = 4 * depth, 2 if depth % 3 == 0 else 1
-    start = start_weights()
+    bias = not batch_norm or order.startswith("bias")
+    layer = tf1.layers.conv2d(
+        previous,
+        4 * depth,
+        3,
+        2 if depth % 3 == 0 else 1,
+        "same",
+        use_bias=bias,
+        kernel_initializer=start_weights(),
+    )
     if not batch_norm:
-        return tf1.layers.conv2d(previous, maps, 3, strides, "same", activation=tf.nn.relu, kernel_initializer=start)
-    layer = tf1.layers.conv2d(previous, maps, 3, strides, "same", use_bias=False, kernel_initializer=start)
-    layer = tf1.layers.batch_normalization(layer, momentum=momentum, training=training)
-    return tf.nn.relu(layer)
+        return tf.nn.relu(layer)
+    if order.endswith("relu"):
+        return tf.nn.relu(tf1.layers.batch_normalization(layer, momentum=momentum, training=training))
+    return tf1.layers.batch_normalization(tf.nn.relu(layer), momentum=momentum, training=training)
+
+
+_LOSSES = {
+    "sigmoid": tf.nn.sigmoid_cross_entropy_with_logits,
+    "softmax": tf.nn.softmax_cross_entropy_with_logits,
+}
 
 
 def build_deep_network(
@@ -85,12 +109,14 @@ def build_deep_network(
     learning_rate: float = 0.002,
     update_ops: bool = True,
     conv_layers: int = CONV_LAYERS,
+    order: Order = "bn-relu",
+    loss: Loss = "sigmoid",
     seed: int = 0,
 ) -> ImageNetwork:
     """Build the network of article A in a graph of its own.
 
-    Convolutions of depth 1 to `conv_layers` (`conv_layer`), 100 fully connected units, 10 logits. The loss is the
-    sigmoid cross-entropy (ten yes-or-no questions, not one choice among ten), the optimizer is Adam.
+    Convolutions of depth 1 to `conv_layers` (`conv_layer`), 100 fully connected units, 10 logits. The article's loss
+    is the sigmoid cross-entropy, averaged over images and classes; its optimizer is Adam.
 
     Parameters
     ----------
@@ -99,12 +125,17 @@ def build_deep_network(
     momentum : float
         Share of the old value in each update of the moving statistics, in [0, 1].
     learning_rate : float
-        Adam's learning rate, above 0.
+        Adam's learning rate, above 0; ``network.learning_rate`` may be fed with another at any step.
     update_ops : bool
         Whether a training step updates the moving statistics. False is the classic mistake: TensorFlow only collects
         the update operations, and a program that does not run them scores new images with the start values 0 and 1.
     conv_layers : int
         Number of convolutional layers, 1 or more.
+    order : Order
+        What follows each convolution: ``"bn-relu"``, or with a bias ``"bias-bn-relu"`` or ``"bias-relu-bn"``, or
+        ``"relu-bn"``. The fully connected layer stays as it is.
+    loss : Loss
+        ``"sigmoid"``, or ``"softmax"``: the cross-entropy of the softmax, averaged over images.
     seed : int
         Seed of the graph: the same number gives the same start weights.
 
@@ -123,6 +154,8 @@ def build_deep_network(
     check_learning_rate(learning_rate)
     positive_int(conv_layers, "conv_layers")
     check_seed(seed)
+    known(order, "order", Order)
+    known(loss, "loss", Loss)
 
     with tf1.Graph().as_default() as graph:
         tf1.set_random_seed(seed)
@@ -132,17 +165,18 @@ def build_deep_network(
 
         layer = inputs
         for depth in range(1, conv_layers + 1):
-            layer = conv_layer(layer, depth, training, batch_norm=batch_norm, momentum=momentum)
+            layer = conv_layer(layer, depth, training, batch_norm=batch_norm, momentum=momentum, order=order)
         layer = tf.reshape(layer, (-1, math.prod(layer.shape[1:])))
         layer = fully_connected(layer, 100, training, batch_norm=batch_norm, momentum=momentum)
         logits = tf1.layers.dense(layer, CLASSES, kernel_initializer=start_weights())
 
-        loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits))
+        cost = tf.reduce_mean(_LOSSES[loss](labels=labels, logits=logits))
+        rate = tf1.placeholder_with_default(tf.constant(learning_rate, tf.float32), (), name="learning_rate")
         updates = tuple(tf1.get_collection(tf1.GraphKeys.UPDATE_OPS))
         with tf.control_dependencies(updates if update_ops else ()):
-            train_op = tf1.train.AdamOptimizer(learning_rate).minimize(loss)
+            train_op = tf1.train.AdamOptimizer(rate).minimize(cost)
 
         correct = tf.equal(tf.argmax(logits, 1), tf.argmax(labels, 1))
         accuracy = tf.reduce_mean(tf.cast(correct, tf.float32))
         initializer = tf1.global_variables_initializer()
-    return ImageNetwork(graph, inputs, labels, training, logits, loss, accuracy, train_op, updates, initializer)
+    return ImageNetwork(graph, inputs, labels, training, logits, cost, accuracy, train_op, updates, initializer, rate)

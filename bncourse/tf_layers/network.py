@@ -33,6 +33,8 @@ class ImageNetwork:
         or not.
     initializer : tf.Operation
         Sets every variable to its start value.
+    learning_rate : tf.Tensor, float32, shape (), optional
+        Placeholder of the optimizer's learning rate, with its default; ``None`` if it is fixed.
     """
 
     graph: Any
@@ -45,3 +47,4 @@ class ImageNetwork:
     train_op: Any
     update_ops: tuple[Any, ...]
     initializer: Any
+    learning_rate: Any = None

@@ -15,6 +15,8 @@ from bncourse.atomic import replacing
 
 # The value of tf.compat.v1.GraphKeys.GLOBAL_VARIABLES; spelt out, so that this room does not load TensorFlow.
 _GLOBAL_VARIABLES = "variables"
+# No variable's name can hold a colon.
+_EXTRA = "extra:"
 
 
 class CheckpointError(ValueError):
@@ -40,7 +42,7 @@ class Checkpoint:
     def __repr__(self) -> str:
         return f"Checkpoint({str(self.path)!r})"
 
-    def save(self, session: Any) -> None:
+    def save(self, session: Any, extra: Mapping[str, npt.NDArray[Any]] | None = None) -> None:
         """Write the present values of all global variables of the session's graph.
 
         The values go to a new file in the same folder, which then takes the place of the old one in a single step: if
@@ -50,14 +52,18 @@ class Checkpoint:
         ----------
         session : tf.compat.v1.Session
             A session whose variables are initialised.
+        extra : mapping of str to array, optional
+            What else belongs to this moment of the training, by names of your own. In the same file, so that variables
+            and extras can never be of two moments.
 
         Raises
         ------
         CheckpointError
-            If the graph has no variables, or one whose type NumPy's format cannot hold (text, bfloat16).
+            If the graph has no variables, or an array has a type that NumPy's format cannot hold (text, bfloat16).
         """
         # A single text comes back as plain bytes, without a dtype.
         values = {name: np.asarray(value) for name, value in session.run(_variables(session)).items()}
+        values |= {f"{_EXTRA}{name}": np.asarray(value) for name, value in (extra or {}).items()}
         for name, value in values.items():
             if value.dtype.kind not in "biufc":
                 raise CheckpointError(f"variable {name!r} has dtype {value.dtype}; expected plain numbers.")
@@ -65,8 +71,8 @@ class Checkpoint:
         with replacing(self.path) as temporary:
             _write(temporary, values)
 
-    def restore(self, session: Any) -> None:
-        """Set all global variables of the session's graph to the saved values.
+    def restore(self, session: Any) -> dict[str, npt.NDArray[Any]]:
+        """Set all global variables of the session's graph to the saved values, and return the extras.
 
         Adds nothing to the graph, so it may be called again and again, and on a finalised graph. Everything is checked
         before the first variable changes.
@@ -76,6 +82,11 @@ class Checkpoint:
         session : tf.compat.v1.Session
             A session with the same variables; they need not be initialised.
 
+        Returns
+        -------
+        dict of str to array
+            What was saved as `extra`.
+
         Raises
         ------
         FileNotFoundError
@@ -83,7 +94,9 @@ class Checkpoint:
         CheckpointError
             If the file is damaged, or its names, shapes or types are not those of the graph's variables.
         """
-        variables, values = _variables(session), self.read()
+        variables, saved = _variables(session), self.read()
+        extra = {name.removeprefix(_EXTRA): saved.pop(name) for name in list(saved) if name.startswith(_EXTRA)}
+        values = saved
         missing, unknown = sorted(set(variables) - set(values)), sorted(set(values) - set(variables))
         if missing or unknown:
             raise CheckpointError(
@@ -97,9 +110,8 @@ class Checkpoint:
                     f"{self.path}: {name!r} has shape {value.shape} and dtype {value.dtype}; the graph's variable has "
                     f"{shape} and {variable.dtype.base_dtype.name}. Build the graph that was saved."
                 )
-        for name, variable in variables.items():
-            # The graph's own assignment of the start value, fed with ours: no new operation is needed.
-            session.run(variable.initializer, {variable.initializer.inputs[1]: values[name]})
+        assign(session, {variable: values[name] for name, variable in variables.items()})
+        return extra
 
     def read(self) -> dict[str, npt.NDArray[Any]]:
         """Return the saved values by the variables' names.
@@ -124,6 +136,21 @@ class Checkpoint:
                 raise CheckpointError(
                     f"{self.path}: not a whole checkpoint ({error}). Delete it and train again."
                 ) from error
+
+
+def assign(session: Any, values: Mapping[Any, npt.NDArray[Any]]) -> None:
+    """Set variables of the session's graph, which may be finalised, to `values`.
+
+    Parameters
+    ----------
+    session : tf.compat.v1.Session
+        A session on the graph; the variables need not be initialised.
+    values : mapping of tf.Variable to array
+        Of the variables' shapes and types.
+    """
+    for variable, value in values.items():
+        # The graph's own assignment of the start value, fed with ours: no new operation is needed.
+        session.run(variable.initializer, {variable.initializer.inputs[1]: value})
 
 
 def _variables(session: Any) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import pytest
 from bncourse.data import Dataset, Split
 from bncourse.experiments import deep_network as experiment
 from bncourse.experiments import train_deep_network
-from bncourse.experiments.deep_network import DeepNetworkRun, LogEntry, Score, open_session, score
+from bncourse.experiments.deep_network import Score, lines, open_session, score
+from bncourse.experiments.record import Run
 from bncourse.tf_layers.deep_network import build_deep_network
 
 RNG = np.random.default_rng(0)
@@ -62,27 +63,28 @@ def test_another_seed_gives_another_run(run):
 
 
 def test_the_configuration_names_what_was_asked_for(run):
-    assert dataclasses.asdict(run.configuration) == {
+    assert run.configuration == {
         "data": "rows",
         "batch_norm": True,
         "batches": 7,
         "batch_size": 20,
         "learning_rate": 0.002,
+        "schedule": "constant",
         "momentum": 0.99,
         "seed": 0,
         "every": 3,
+        "cures": False,
+        "order": "bn-relu",
+        "loss": "sigmoid",
         "update_ops": True,
     }
+    assert run.data["name"] == "rows"
+    assert (run.data["train"], run.data["validation"], run.data["test"]) == (40, 30, 25)
 
 
 def test_columns_are_those_of_the_log(run):
-    assert run.losses("train_moving").tolist() == [entry.train_moving.loss for entry in run.log]
-    assert run.accuracies("validation_batch").tolist() == [entry.validation_batch.accuracy for entry in run.log]
-
-
-def test_a_column_that_does_not_exist_is_refused(run):
-    with pytest.raises(ValueError, match=r"series = 'batch'; expected one of 'train_batch', 'train_moving', 'valid"):
-        run.losses("batch")
+    assert run.losses("train_moving").tolist() == [entry["train_moving_loss"] for entry in run.log]
+    assert run.accuracies("validation_batch").tolist() == [entry["validation_batch_accuracy"] for entry in run.log]
 
 
 def test_the_two_statistics_disagree_with_bn_and_agree_without(run):
@@ -94,16 +96,16 @@ def test_the_two_statistics_disagree_with_bn_and_agree_without(run):
 def test_training_learns_and_the_moving_statistics_follow():
     run = train(batches=60, every=59, momentum=0.8)
     assert run.accuracies("train_batch")[-1] == 1
-    assert run.validation.accuracy > 0.9
-    assert run.test.accuracy > 0.9
-    assert run.single_accuracy > 0.9
-    assert run.validation == run.log[-1].validation_moving
+    assert run.final["validation_moving_accuracy"] > 0.9
+    assert run.final["test_moving_accuracy"] > 0.9
+    assert run.final["single_accuracy"] > 0.9
+    assert run.final["validation_moving_loss"] == run.log[-1]["validation_moving_loss"]
 
 
 def test_forgotten_updates_leave_training_as_it_is_and_validation_behind():
     right, forgotten = (train(batches=60, every=59, momentum=0.8, update_ops=wanted) for wanted in (True, False))
-    assert [entry.train_batch for entry in right.log] == [entry.train_batch for entry in forgotten.log]
-    assert forgotten.validation.loss > right.validation.loss + 0.1
+    assert right.losses("train_batch").tolist() == forgotten.losses("train_batch").tolist()
+    assert forgotten.final["validation_moving_loss"] > right.final["validation_moving_loss"] + 0.1
 
 
 def test_scores_do_not_depend_on_the_chunks_with_moving_statistics():
@@ -139,11 +141,12 @@ def test_a_single_image_is_scored_alone():
 
 def test_lines_show_what_the_article_prints():
     def entry(batch):
-        return LogEntry(batch, Score(0.1, 0.9), Score(0.2, 0.8), Score(0.3, 0.7), Score(0.4, 0.6))
+        train = {"train_moving_loss": 0.2, "train_moving_accuracy": 0.8}
+        return {"batch": batch, **train, "validation_moving_loss": 0.4, "validation_moving_accuracy": 0.6}
 
-    configuration = None
-    run = DeepNetworkRun(configuration, (entry(0), entry(25), entry(100)), Score(0, 0.5), Score(0, 0.25), 0.75, 1.0)
-    assert run.lines() == [
+    final = {"validation_moving_accuracy": 0.5, "test_moving_accuracy": 0.25, "single_accuracy": 0.75}
+    run = Run("deep", {}, {}, (entry(0), entry(25), entry(100)), final, 1.0, {}, "")
+    assert lines(run) == [
         "batch   0: validation loss 0.40000, accuracy 0.60000",
         "batch  25: training   loss 0.20000, accuracy 0.80000",
         "batch 100: validation loss 0.40000, accuracy 0.60000",
@@ -157,7 +160,7 @@ def test_progress_is_shown_on_request_only(capsys):
     train(batches=1)
     assert capsys.readouterr().err == ""
     train(batches=1, progress=True)
-    assert "deep network" in capsys.readouterr().err
+    assert "deep" in capsys.readouterr().err
 
 
 def with_classes(names):
@@ -171,10 +174,16 @@ def with_classes(names):
         ({"batches": 2.5}, TypeError, r"batches = 2\.5; expected an integer"),
         ({"every": 0}, ValueError, r"every = 0; expected an integer >= 1"),
         ({"batch_size": 41}, ValueError, r"batch_size = 41; expected at most 40, the number of training images"),
-        ({"batch_size": 1}, ValueError, r"batch_size = 1; expected at least 2 with batch_norm=True"),
+        ({"batch_size": 1}, ValueError, r"batch_size = 1; expected at least 2 with BN"),
         ({"momentum": -0.1}, ValueError, r"momentum = -0\.1; expected a number in \[0, 1\]"),
         ({"learning_rate": -1}, ValueError, r"learning_rate = -1; expected a finite number > 0"),
         ({"seed": -1}, ValueError, r"seed = -1; expected an integer >= 0"),
+        ({"order": "up"}, ValueError, r"order = 'up'; expected one of 'bn-relu', 'bias-bn-relu', 'bias-relu-bn', 'rel"),
+        ({"loss": "mse"}, ValueError, r"loss = 'mse'; expected one of 'sigmoid', 'softmax'"),
+        ({"schedule": "up"}, ValueError, r"schedule = 'up'; expected one of 'constant', 'one-cycle'"),
+        ({"cures": True, "batch_norm": False}, ValueError, r"cures need moving statistics that move"),
+        ({"cures": True, "momentum": 1.0}, ValueError, r"momentum = 1 with cures; expected a number below 1"),
+        ({"epochs": 3}, TypeError, r"unexpected keyword argument 'epochs'"),
     ],
 )
 def test_impossible_arguments_are_refused(arguments, error, message):

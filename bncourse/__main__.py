@@ -1,0 +1,5 @@
+"""``python -m bncourse`` is the command ``bncourse``."""
+
+from bncourse.cli import app
+
+app()

@@ -1,0 +1,159 @@
+"""Which experiments there are, and how to run one by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from bncourse.data import load
+from bncourse.experiments import fingerprint
+from bncourse.experiments.configuration import ByHandConfiguration, DeepConfiguration, OneStepConfiguration
+from bncourse.experiments.record import Run, check_resume
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A system of the source articles that can be run. TensorFlow is loaded when it is.
+
+    Attributes
+    ----------
+    name : str
+        What ``bncourse run`` calls it.
+    title : str
+        What it is, in a line.
+    rows : tuple of str
+        Rows of the claims ledger that it serves.
+    minutes : float
+        How long the defaults take on MNIST, with two cores; about.
+    module : str
+        Module of `bncourse.experiments` with a function ``run`` and ``CODE``, the modules that decide the result.
+    configuration : type
+        The class of its options.
+    """
+
+    name: str
+    title: str
+    rows: tuple[str, ...]
+    minutes: float
+    module: str
+    configuration: type[Any]
+
+    @property
+    def function(self) -> Callable[..., Run]:
+        """What runs it."""
+        found: Callable[..., Run] = self._loaded().run
+        return found
+
+    def code(self) -> str:
+        """Return the fingerprint of the code that decides its results."""
+        return fingerprint.of(self._loaded().CODE)
+
+    def _loaded(self) -> Any:
+        return import_module(f"bncourse.experiments.{self.module}")
+
+
+_ALL = (
+    Experiment(
+        "deep",
+        "article A: 19 convolutions, with and without BN, in four orders of layers",
+        ("S-A1", "S-A2", "S-A3", "S-A4", "S-A5", "C-A3", "C-A4", "C-A8", "C-A10"),
+        1,
+        "deep_network",
+        DeepConfiguration,
+    ),
+    Experiment(
+        "by-hand",
+        "article C: a small network whose BN is written with tf.nn, right or with the article's mistakes",
+        ("S-C1", "S-C2", "S-C3", "C-C1", "C-C3", "C-C4", "C-C5"),
+        0.5,
+        "by_hand",
+        ByHandConfiguration,
+    ),
+    Experiment(
+        "one-step",
+        "article B: one step of the network with one unit a layer",
+        ("S-B1", "C-B1", "C-B2", "C-B3"),
+        0.1,
+        "one_step",
+        OneStepConfiguration,
+    ),
+)
+
+#: All experiments by their names.
+EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType({experiment.name: experiment for experiment in _ALL})
+
+
+def find(name: str) -> Experiment:
+    """Return the experiment `name`.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    if name not in EXPERIMENTS:
+        near = get_close_matches(name, EXPERIMENTS, 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"there is no experiment {name!r}; there are: {', '.join(EXPERIMENTS)}.{hint}")
+    return EXPERIMENTS[name]
+
+
+def configure(name: str, options: Mapping[str, Any]) -> Any:
+    """Return the configuration of the experiment `name`, with `options` in place of the defaults.
+
+    Raises
+    ------
+    ValueError
+        If there is no such experiment or option, or an option lies outside its range.
+    TypeError
+        If an option has the wrong type.
+    """
+    kind = find(name).configuration
+    known = [place.name for place in fields(kind)]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ValueError(f"the experiment {name!r} has no option {unknown[0]!r}; it has: {', '.join(known)}.")
+    return kind(**options)
+
+
+def run(
+    name: str, *, checkpoint: Path | None = None, resume: bool = False, progress: bool = False, **options: Any
+) -> Run:
+    """Run an experiment: what ``bncourse run`` does, but for the files.
+
+    Parameters
+    ----------
+    name : str
+        See :data:`EXPERIMENTS`.
+    checkpoint, resume, progress
+        See :func:`bncourse.experiments.training.train`.
+    **options
+        The experiment's options; ``bncourse run NAME --help`` explains them.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    ValueError
+        If the experiment, an option or a data set does not exist, or an option lies outside its range.
+    bncourse.data.DataError
+        If the data cannot be had.
+    """
+    configuration = configure(name, options)
+    check_resume(checkpoint, resume)  # before anything that takes time
+    function = find(name).function  # before the data: a download imports Keras, and TensorFlow must be set up first
+    data = _data(configuration.data) if hasattr(configuration, "data") else None
+    return function(configuration, data, checkpoint=checkpoint, resume=resume, progress=progress)
+
+
+@cache
+def _data(name: str) -> Any:
+    return load(name)

@@ -1,0 +1,110 @@
+"""The recorded results: which runs they are, where they stand, and whether they still fit the code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+from bncourse.experiments.catalogue import find
+from bncourse.experiments.record import RecordError, Run, read
+from bncourse.experiments.sweep import Task, tasks
+from bncourse.results import RUNS
+
+#: "fits": recorded with this code and configuration; "stale": with other code, or unreadable; "missing".
+State = Literal["fits", "stale", "missing"]
+
+FIVE = tuple(range(5))
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Runs that belong together.
+
+    Attributes
+    ----------
+    name : str
+        Name of their folder.
+    experiment : str
+        Name of the experiment.
+    choices : mapping of str to sequence
+        Values of the options; all combinations are run.
+    purpose : str
+        What the course needs them for.
+    """
+
+    name: str
+    experiment: str
+    choices: Mapping[str, Sequence[Any]]
+    purpose: str
+
+    def tasks(self) -> list[Task]:
+        """Return the runs, each with its file."""
+        return tasks(self.experiment, self.choices, RUNS / self.name)
+
+
+#: What the better recipe changes; chosen on validation images only.
+RECIPE: Mapping[str, Sequence[Any]] = MappingProxyType(
+    {"loss": ("softmax",), "schedule": ("one-cycle",), "learning_rate": (0.01,), "momentum": (0.9,)}
+)
+
+_MNIST: Mapping[str, Sequence[Any]] = MappingProxyType({"data": ("mnist",), "seed": FIVE})
+
+_ALL = (
+    Sweep("deep", "deep", {"cures": (True,), **_MNIST}, "article A's program, and what would have cured its lag"),
+    Sweep("deep-plain", "deep", {"batch_norm": (False,), **_MNIST}, "the same network without BN"),
+    Sweep(
+        "deep-orders",
+        "deep",
+        {"order": ("bias-bn-relu", "bias-relu-bn", "relu-bn"), "every": (100,), **_MNIST},
+        "the three other orders of convolution, BN and ReLU",
+    ),
+    Sweep("deep-recipe", "deep", {**RECIPE, "every": (100,), **_MNIST}, "the same layers with a better recipe"),
+    Sweep(
+        "by-hand",
+        "by-hand",
+        {"layer": ("by_hand", "tf_layers", "contrib"), "every": (100,), **_MNIST},
+        "BN written with tf.nn beside the ready layers",
+    ),
+    Sweep(
+        "by-hand-mistakes",
+        "by-hand",
+        {"momentum": (0.99, 1e-5), "moment_axes": ("batch",), "every": (100,), **_MNIST},
+        "article C's layer: moments over the batch alone, and a decay that does not average",
+    ),
+)
+
+#: All sweeps by their names.
+SWEEPS: Mapping[str, Sweep] = MappingProxyType({sweep.name: sweep for sweep in _ALL})
+
+
+def state(task: Task) -> State:
+    """Tell whether the record of `task` is there and fits the code and the configuration of today."""
+    if not task.path.exists():
+        return "missing"
+    try:
+        run = read(task.path)
+    except RecordError:
+        return "stale"
+    fits = dict(run.configuration) == task.configuration() and run.code == find(task.experiment).code()
+    return "fits" if fits else "stale"
+
+
+def recorded(name: str) -> list[Run]:
+    """Return the recorded runs of a sweep, in the order of its choices, the seeds last.
+
+    Raises
+    ------
+    ValueError
+        If there is no such sweep.
+    FileNotFoundError
+        If a record is missing.
+    """
+    if name not in SWEEPS:
+        raise ValueError(f"there is no sweep {name!r}; there are: {', '.join(SWEEPS)}.")
+    plan = SWEEPS[name].tasks()
+    for task in plan:
+        if not task.path.exists():
+            raise FileNotFoundError(f"{task.path} is missing; make results makes it.")
+    return [read(task.path) for task in plan]

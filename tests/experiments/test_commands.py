@@ -1,0 +1,179 @@
+"""``bncourse run``, ``bncourse compare`` and ``bncourse results``, as somebody types them."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from bncourse.cli import app
+from bncourse.experiments import EXPERIMENTS, plan
+from bncourse.experiments.compare import gather
+from bncourse.experiments.record import read, write
+
+QUICK = ["by-hand", "--batches", "4", "--batch-size", "20"]
+
+
+def bncourse(*words):
+    return CliRunner().invoke(app, list(map(str, words)), env={"COLUMNS": "200"})
+
+
+def test_the_list_names_every_experiment_its_rows_and_its_minutes():
+    shown = bncourse("run", "--list")
+    assert shown.exit_code == 0
+    for experiment in EXPERIMENTS.values():
+        assert experiment.name in shown.output
+        assert experiment.rows[0] in shown.output
+
+
+def test_list_and_help_do_without_tensorflow():
+    code = (
+        "import sys; from typer.testing import CliRunner; from bncourse.cli import app\n"
+        "for words in (['run', '--list'], ['run', 'deep', '--help'], ['results', 'check']):\n"
+        "    CliRunner().invoke(app, words)\n"
+        "assert 'tensorflow' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_help_explains_every_option():
+    shown = bncourse("run", "deep", "--help").output
+    for place in dataclasses.fields(EXPERIMENTS["deep"].configuration):
+        assert f"--{place.name.replace('_', '-')}" in shown
+    assert "yes|no" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["deeep"], 2, "No such command 'deeep'"),
+        (["deep", "--order", "up"], 2, "'up' is not one of 'bn-relu'"),
+        (["deep", "--momentum", "1.5"], 1, "error: momentum = 1.5; expected a number in [0, 1]."),
+        (["deep", "--batches", "0"], 1, "error: batches = 0; expected an integer >= 1."),
+        (["deep", "--data", "cifar"], 1, "error: name must be one of 'digits', 'mnist'"),
+        (["deep", "--seed", "1", "--seeds", "3"], 1, "error: --seed and --seeds exclude each other"),
+        (["deep", "--resume", "--overwrite"], 1, "error: --resume and --overwrite exclude each other"),
+        (["deep", "--seeds", "2", "--out", "x.json"], 1, "error: --out x.json is one file, and there are 2 runs"),
+        (["deep", "--resume"], 1, "there is no checkpoint to go on from"),
+    ],
+)
+def test_mistakes_are_explained(words, code, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shown = bncourse("run", *words)
+    assert shown.exit_code == code
+    assert message in " ".join(shown.output.replace("│", " ").split())
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_folder_without_the_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("BNCOURSE_DATA", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # the download fails at once
+    shown = bncourse("run", *QUICK, "--data", "mnist", "--out", tmp_path / "runs")
+    assert shown.exit_code == 1
+    assert "mnist.npz" in shown.output
+    assert not list((tmp_path / "runs").glob("*.json"))
+
+
+def test_a_run_is_stored_and_kept(tmp_path):
+    first = bncourse("run", *QUICK, "--out", tmp_path)
+    assert first.exit_code == 0, first.output
+    assert "test_moving_accuracy" in first.output
+    (path,) = tmp_path.iterdir()
+    assert read(path).configuration["batches"] == 4
+    before = path.read_bytes()
+    second = bncourse("run", *QUICK, "--out", tmp_path)
+    assert second.exit_code == 1
+    assert "exists. --resume keeps what is there and goes on, --overwrite makes it anew." in second.output
+    assert bncourse("run", *QUICK, "--out", tmp_path, "--resume").exit_code == 0
+    assert path.read_bytes() == before
+
+
+def test_a_sweep_is_compared_in_a_table_and_a_figure(tmp_path):
+    made = bncourse(
+        "run", *QUICK, "--every", "1", "--momentum", "0.9", "--momentum", "0.99", "--seeds", "2", "--out", tmp_path
+    )
+    assert made.exit_code == 0, made.output
+    assert len(list(tmp_path.iterdir())) == 4
+    groups = gather([tmp_path])
+    assert sorted(groups) == ["momentum 0.9", "momentum 0.99"]
+    assert [len(runs) for runs in groups.values()] == [2, 2]
+    shown = bncourse("compare", tmp_path, "--column", "test_moving_accuracy")
+    assert shown.exit_code == 0
+    assert "momentum 0.99" in shown.output
+    assert "±" in shown.output
+    drawn = bncourse("compare", tmp_path, "--figure", tmp_path / "figure.png")
+    assert drawn.exit_code == 0, drawn.output
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_cannot_be_compared(tmp_path):
+    assert "there are no result files here" in bncourse("compare", tmp_path).output
+    assert bncourse("compare", tmp_path / "nothing.json").exit_code == 1
+    bncourse("run", *QUICK, "--out", tmp_path / "a.json")
+    (tmp_path / "b.json").write_bytes((tmp_path / "a.json").read_bytes())
+    assert "holds a run that another file holds, too" in " ".join(bncourse("compare", tmp_path).output.split())
+    (tmp_path / "b.json").write_text(json.dumps({"format": "bncourse run 9"}))
+    assert "has the format 'bncourse run 9'" in " ".join(bncourse("compare", tmp_path).output.split())
+    unknown = bncourse("compare", tmp_path / "a.json", "--column", "speed")
+    assert "no result has a final number 'speed'; they have: validation_moving_loss" in unknown.output
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
+    words = [sys.executable, "-m", "bncourse", "run", "by-hand", "--batches", "3000", "--every", "2"]
+    path = tmp_path / "run.json"
+    process = subprocess.Popen([*words, "--out", str(path)], stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    checkpoint = path.with_suffix(".checkpoint.npz")
+    while not checkpoint.exists() and process.poll() is None:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130
+    assert "of 3000 batches; the checkpoint is" in said
+    assert "The same command with --resume goes on." in said
+    assert checkpoint.exists()
+    assert not path.exists()
+
+
+@pytest.fixture
+def small_plan(tmp_path, monkeypatch):
+    quick = plan.Sweep("quick", "by-hand", {"batches": (2,), "batch_size": (20,), "seed": (0, 1)}, "a test")
+    monkeypatch.setattr(plan, "RUNS", tmp_path)
+    monkeypatch.setattr("bncourse.results.commands.SWEEPS", {"quick": quick})
+    monkeypatch.setattr(plan, "SWEEPS", {"quick": quick})
+    monkeypatch.setattr("bncourse.data.load_mnist", lambda: None)
+    return quick
+
+
+def test_results_are_made_checked_and_made_anew_when_the_code_changes(small_plan):
+    assert bncourse("results", "check").exit_code == 1
+    made = bncourse("results", "make", "--jobs", "1")
+    assert made.exit_code == 0, made.output
+    assert bncourse("results", "check").exit_code == 0
+    assert "nothing to do" in bncourse("results", "make").output
+    assert [run.configuration["seed"] for run in plan.recorded("quick")] == [0, 1]
+
+    path = small_plan.tasks()[0].path
+    write(path, dataclasses.replace(read(path), code="0" * 16))
+    small_plan.tasks()[1].path.write_text("{")
+    assert [plan.state(task) for task in small_plan.tasks()] == ["stale", "stale"]
+    shown = bncourse("results", "check")
+    assert shown.exit_code == 1
+    assert "make results makes anew what is stale or missing." in shown.output
+    bncourse("results", "make", "--jobs", "1")
+    assert [plan.state(task) for task in small_plan.tasks()] == ["fits", "fits"]
+
+
+def test_sweeps_that_do_not_exist(small_plan):
+    for command in ("check", "make"):
+        shown = bncourse("results", command, "slow")
+        assert shown.exit_code == 1
+        assert "there is no sweep 'slow'; there are: quick." in shown.output
+    with pytest.raises(ValueError, match=r"there is no sweep 'slow'; there are: quick"):
+        plan.recorded("slow")
+    with pytest.raises(FileNotFoundError, match=r"is missing; make results makes it"):
+        plan.recorded("quick")
