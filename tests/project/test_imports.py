@@ -19,7 +19,10 @@ HEAVY = ["tensorflow", "keras", "tf_keras", "matplotlib"]
         "bncourse.cli",
         "bncourse.data",
         "bncourse.exercises",
+        "bncourse.experiments",
+        "bncourse.experiments.plan",
         "bncourse.nn",
+        "bncourse.repair",
         "bncourse.training",
     ],
 )
