@@ -20,7 +20,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from bncourse.nn.checks import fraction, positive_int
+from bncourse.nn.checks import fraction, not_negative, positive_int
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
@@ -287,6 +287,243 @@ def effective_window(momentum: float) -> float:
     """
     fraction(momentum, "momentum", end=False)
     return (1.0 + momentum) / (1.0 - momentum)
+
+
+def mean_age(momentum: float) -> float:
+    r"""Return how many steps back the values of a moving average lie on average: :math:`m / (1 - m)`.
+
+    The newest value has age 0. This is the centre of mass of :func:`weights` once the start is forgotten, and how
+    many steps the average is late on a ramp. A plain mean of the last n values has age :math:`(n - 1) / 2`: the same
+    age for n = :func:`effective_window`.
+
+    Parameters
+    ----------
+    momentum : float
+        Share of the old value, in [0, 1).
+
+    Raises
+    ------
+    ValueError
+        If `momentum` lies outside [0, 1).
+    """
+    fraction(momentum, "momentum", end=False)
+    return momentum / (1.0 - momentum)
+
+
+def noise_gain(momentum: float, steps: int | None = None, *, bias_corrected: bool = False) -> float:
+    r"""Return the variance of a moving average of independent values, in units of the variance of one value.
+
+    It is the sum of the squared weights: :math:`\frac{1 - m}{1 + m} (1 - m^{2t})` after t steps, divided by
+    :math:`(1 - m^t)^2` if the start value was taken out. Both tend to ``1 / effective_window(momentum)``.
+
+    Parameters
+    ----------
+    momentum : float
+        Share of the old value, in [0, 1).
+    steps : int, optional
+        Number of values so far, 1 or more; None (the default) for the limit of many.
+    bias_corrected : bool
+        Whether the average is divided as in :func:`bias_corrected`.
+
+    Raises
+    ------
+    TypeError
+        If `steps` is not an integer.
+    ValueError
+        If `momentum` lies outside [0, 1) or `steps` is smaller than 1.
+    """
+    limit = 1.0 / effective_window(momentum)
+    if steps is None:
+        return limit
+    share = start_share(momentum, positive_int(steps, "steps"))
+    # (1 - m^2t) / (1 - m^t)^2 = (1 + m^t) / (1 - m^t); and 1 - m^t without cancellation where m is close to 1.
+    rest = 1.0 if momentum == 0 else -math.expm1(steps * math.log(momentum))
+    return limit * (1.0 + share) * (1.0 / rest if bias_corrected else rest)
+
+
+def noise_gain_in_epochs(momentum: float, steps: int, *, batch_size: int, samples: int, per_epoch: int) -> float:
+    r"""Return what :func:`noise_gain` becomes when batches are drawn without replacement within an epoch.
+
+    The unit is the variance of the mean of `batch_size` *independent* samples, :math:`\sigma^2 / n`. Two batches of
+    one epoch share no sample, so where one is too high the other tends to be too low; their covariance is
+    :math:`-\sigma^2 / (N - 1)`. With :math:`W_e` for the sum of the weights of epoch e,
+
+    .. math:: \frac{N \sum_k w_k^2 - n \sum_e W_e^2}{N - 1} .
+
+    It holds for averages of anything that is a mean over the samples: of batch means, or of batch means of squares.
+
+    Parameters
+    ----------
+    momentum : float
+        Share of the old value, in [0, 1).
+    steps : int
+        Number of batches so far, 1 or more; the first begins an epoch.
+    batch_size, samples : int
+        n and N: samples in a batch, and in the whole set, 2 or more.
+    per_epoch : int
+        Batches in an epoch; a remainder of the samples is left out, other ones in every epoch.
+
+    Raises
+    ------
+    TypeError
+        If a count is not an integer.
+    ValueError
+        If `momentum` lies outside [0, 1), a count is smaller than 1, or an epoch holds more than `samples`.
+    """
+    fraction(momentum, "momentum", end=False)
+    n, total = positive_int(batch_size, "batch_size"), positive_int(samples, "samples")
+    k = positive_int(per_epoch, "per_epoch")
+    if total < 2 or n * k > total:
+        raise ValueError(f"samples = {samples}; expected at least 2, and at least batch_size * per_epoch = {n * k}.")
+    each = weights(momentum, steps)
+    epochs = np.add.reduceat(each, np.arange(0, len(each), k))
+    return float((total * np.square(each).sum() - n * np.square(epochs).sum()) / (total - 1))
+
+
+def frequency_response(momentum: float, frequency: npt.ArrayLike) -> npt.NDArray[np.complex128]:
+    r"""Return by what a moving average multiplies an oscillation :math:`e^{i \omega t}` of the values.
+
+    .. math:: H(\omega) = \frac{1 - m}{1 - m e^{-i \omega}}, \qquad
+        |H(\omega)|^2 = \frac{(1 - m)^2}{1 - 2 m \cos \omega + m^2}
+
+    The modulus says how much of the oscillation is left, the angle by how much it is delayed: a first-order low-pass
+    filter.
+
+    Parameters
+    ----------
+    momentum : float
+        Share of the old value, in [0, 1).
+    frequency : array_like
+        :math:`\omega` in radians per step: :math:`2 \pi / T` for a period of T steps.
+
+    Raises
+    ------
+    TypeError
+        If `frequency` does not hold real numbers.
+    ValueError
+        If `momentum` lies outside [0, 1).
+    """
+    fraction(momentum, "momentum", end=False)
+    turned = np.exp(-1j * _real(frequency, "frequency"))
+    return np.asarray((1.0 - momentum) / (1.0 - momentum * turned))
+
+
+def warm_up_momentum(momentum: float, seen: int) -> float:
+    r"""Return the momentum for the next update, after `seen` updates: :math:`\min(m, (1 + t) / (10 + t))`.
+
+    What ``tf.train.ExponentialMovingAverage`` does when it is told ``num_updates``. Until m is reached, the start's
+    share after t updates is :math:`1 / \binom{t + 9}{9}`.
+
+    Parameters
+    ----------
+    momentum : float
+        Share of the old value that is never exceeded, in [0, 1].
+    seen : int
+        How many updates there were, 0 or more.
+
+    Raises
+    ------
+    TypeError
+        If `seen` is not an integer.
+    ValueError
+        If `momentum` lies outside [0, 1] or `seen` is negative.
+    """
+    fraction(momentum, "momentum", end=True)
+    if isinstance(seen, bool) or not isinstance(seen, int | np.integer):
+        raise TypeError(f"seen = {seen!r}; expected an integer.")
+    if seen < 0:
+        raise ValueError(f"seen = {seen}; expected an integer >= 0.")
+    return min(float(momentum), (1 + int(seen)) / (10 + int(seen)))
+
+
+def tracking_error(momentum: float, drift: float, noise: float) -> float:
+    r"""Return the mean squared error of a moving average that follows a drifting truth, once the start is forgotten.
+
+    Lag squared plus noise: :math:`\left( d \frac{m}{1 - m} \right)^2 + s^2 \frac{1 - m}{1 + m}`.
+
+    Parameters
+    ----------
+    momentum : float
+        Share of the old value, in [0, 1).
+    drift : float
+        d: how much the truth grows per step.
+    noise : float
+        s: standard deviation of one value around the truth.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of its range.
+    """
+    return (not_negative(drift, "drift") * mean_age(momentum)) ** 2 + not_negative(noise, "noise") ** 2 * noise_gain(
+        momentum
+    )
+
+
+def best_momentum(drift: float, noise: float) -> float:
+    r"""Return the momentum with the smallest :func:`tracking_error`.
+
+    Set the derivative to zero: :math:`\alpha = 1 - m` solves :math:`\alpha^3 = r^2 (1 - \alpha) (2 - \alpha)^2` with
+    :math:`r = d / s`. For small r that is :math:`\alpha \approx (2 r)^{2/3}`.
+
+    Parameters
+    ----------
+    drift : float
+        How much the truth grows per step, above 0. (With no drift, average everything: :func:`cumulative`.)
+    noise : float
+        Standard deviation of one value around the truth; 0 gives momentum 0.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of its range.
+    """
+    if not (math.isfinite(drift) and drift > 0):
+        raise ValueError(f"drift = {drift}; expected a finite number > 0: without drift, average everything.")
+    if not_negative(noise, "noise") == 0:
+        return 0.0
+    ratio = drift / noise
+    # The left side grows with alpha and the right side falls, so halving the interval finds the one solution.
+    low, high = 0.0, 1.0
+    for _ in range(200):
+        alpha = (low + high) / 2
+        if alpha**1.5 < ratio * math.sqrt(1.0 - alpha) * (2.0 - alpha):
+            low = alpha
+        else:
+            high = alpha
+    return 1.0 - (low + high) / 2
+
+
+def dead_zone(average: npt.ArrayLike, momentum: float, bits: int) -> Array:
+    r"""Return how far a value may be from a rounded moving average without moving it.
+
+    ``average -= (average - value) * (1 - momentum)`` changes nothing where the step is smaller than half the gap to
+    the next number of that type. The gap at a is :math:`2^{\lfloor \log_2 |a| \rfloor - bits + 1}`, so the average
+    rests while the value is nearer than :math:`\text{gap} / (2 (1 - m))`. Underflow is left out of account.
+
+    Parameters
+    ----------
+    average : array_like
+        The average, not 0.
+    momentum : float
+        Share of the old value, in [0, 1).
+    bits : int
+        Significant bits of the type: 53 in float64, 24 in float32, 11 in float16, 8 in bfloat16.
+
+    Raises
+    ------
+    TypeError
+        If `average` does not hold real numbers or `bits` is not an integer.
+    ValueError
+        If `momentum` lies outside [0, 1), `bits` is smaller than 1, or an average is 0.
+    """
+    fraction(momentum, "momentum", end=False)
+    positive_int(bits, "bits")
+    at = _real(average, "average")
+    if (at == 0).any():
+        raise ValueError("average holds 0; expected other numbers: near 0 the gaps shrink with the average.")
+    gap = np.ldexp(1.0, np.frexp(at)[1] - bits)
+    return np.asarray(gap / 2 / (1.0 - momentum))
 
 
 def _real(value: npt.ArrayLike, name: str) -> Array:

@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -324,3 +325,224 @@ class TestEffectiveWindow:
     def test_momentum_1_is_refused(self):
         with pytest.raises(ValueError, match=r"momentum = 1.0; expected a number in \[0, 1\)"):
             averages.effective_window(1.0)
+
+
+class TestMeanAge:
+    @pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9, 0.99])
+    def test_it_is_the_centre_of_mass_of_the_weights(self, momentum):
+        ages = np.arange(5_000)[::-1]
+        assert averages.mean_age(momentum) == pytest.approx(ages @ averages.weights(momentum, 5_000), rel=1e-10)
+
+    @given(momentum=momenta_below_1)
+    def test_a_plain_mean_as_old_is_as_quiet(self, momentum):
+        assert averages.mean_age(momentum) == pytest.approx((averages.effective_window(momentum) - 1) / 2, abs=1e-9)
+
+    def test_it_is_the_lag_on_a_ramp(self):
+        ramp = np.arange(2_000.0)
+        assert ramp[-1] - averages.run(ramp, 0.95)[-1] == pytest.approx(averages.mean_age(0.95))
+
+    def test_momentum_1_is_refused(self):
+        with pytest.raises(ValueError, match=r"momentum = 1; expected a number in \[0, 1\)"):
+            averages.mean_age(1)
+
+
+class TestNoiseGain:
+    @given(momentum=st.floats(0.0, 0.9999), steps=st.integers(1, 300))
+    def test_it_is_the_sum_of_the_squared_weights(self, momentum, steps):
+        squares = np.square(averages.weights(momentum, steps)).sum()
+        assert averages.noise_gain(momentum, steps) == pytest.approx(squares, rel=1e-8)
+
+    @given(momentum=st.floats(0.0, 0.999), steps=st.integers(1, 300))
+    def test_corrected_it_is_the_sum_of_the_squares_of_the_scaled_weights(self, momentum, steps):
+        scaled = averages.weights(momentum, steps) / averages.weights(momentum, steps).sum()
+        gain = averages.noise_gain(momentum, steps, bias_corrected=True)
+        assert gain == pytest.approx(np.square(scaled).sum(), rel=1e-8)
+
+    def test_next_to_momentum_1_the_corrected_average_is_a_plain_mean(self):
+        assert averages.noise_gain(1 - 1e-13, 7, bias_corrected=True) == pytest.approx(1 / 7, rel=1e-6)
+
+    def test_the_limit_is_the_window(self):
+        assert averages.noise_gain(0.9) == 1 / averages.effective_window(0.9)
+        assert averages.noise_gain(0.9, 1_000, bias_corrected=True) == pytest.approx(averages.noise_gain(0.9))
+
+    def test_it_is_the_variance_of_simulated_averages(self):
+        values = np.random.default_rng(4).normal(size=(30, 20_000))
+        assert averages.run(values, 0.9)[-1].var() == pytest.approx(averages.noise_gain(0.9, 30), rel=0.05)
+
+    def test_impossible_arguments_are_refused(self):
+        with pytest.raises(ValueError, match=r"momentum = 1.0; expected a number in \[0, 1\)"):
+            averages.noise_gain(1.0, 3)
+        with pytest.raises(ValueError, match="steps = 0; expected an integer >= 1"):
+            averages.noise_gain(0.5, 0)
+        with pytest.raises(TypeError, match=r"steps = 1.5; expected an integer"):
+            averages.noise_gain(0.5, 1.5)
+
+
+class TestNoiseGainInEpochs:
+    sizes: ClassVar = {"batch_size": 2, "samples": 7, "per_epoch": 3}  # one sample is left out
+
+    @pytest.mark.parametrize("steps", [1, 3, 4, 5])
+    def test_it_is_the_average_over_all_orders(self, steps):
+        # By hand: every batch of an epoch has variance 1/2 (N - n)/(N - 1) sigma^2, every pair covariance -1/(N - 1).
+        epoch = np.arange(steps) // 3
+        covariance = np.where(epoch[:, None] == epoch, -1 / 6, 0.0)
+        np.fill_diagonal(covariance, 1 / 2 * 5 / 6)
+        w = averages.weights(0.7, steps)
+        assert averages.noise_gain_in_epochs(0.7, steps, **self.sizes) == pytest.approx(2 * w @ covariance @ w)
+
+    def test_it_is_the_variance_over_simulated_epochs(self):
+        rng, samples = np.random.default_rng(5), np.array([0.0, 1.0, 1.0, 4.0, 9.0, 2.0, 3.0])
+        orders = rng.permuted(np.tile(np.arange(7), (20_000 * 2, 1)), axis=1)[:, :6].reshape(20_000, 6, 2)
+        means = samples[orders].mean(axis=2).T
+        gain = averages.noise_gain_in_epochs(0.7, 5, **self.sizes)
+        assert averages.run(means, 0.7)[4].var() / (samples.var() / 2) == pytest.approx(gain, rel=0.05)
+
+    def test_batches_of_everything_have_no_noise(self):
+        assert averages.noise_gain_in_epochs(0.9, 50, batch_size=6, samples=6, per_epoch=1) == pytest.approx(0)
+
+    def test_in_a_large_set_batches_are_independent(self):
+        gain = averages.noise_gain_in_epochs(0.9, 50, batch_size=1, samples=10**9, per_epoch=50)
+        assert gain == pytest.approx(averages.noise_gain(0.9, 50), rel=1e-6)
+
+    @pytest.mark.parametrize("sizes", [(4, 7, 2), (1, 1, 1)])
+    def test_an_epoch_of_more_samples_than_there_are_is_refused(self, sizes):
+        given = dict(zip(("batch_size", "samples", "per_epoch"), sizes, strict=True))
+        with pytest.raises(ValueError, match=r"samples = .*expected at least 2, and at least batch_size \* per_epoch"):
+            averages.noise_gain_in_epochs(0.5, 3, **given)
+
+    @pytest.mark.parametrize("name", ["batch_size", "samples", "per_epoch"])
+    def test_counts_are_whole_numbers(self, name):
+        with pytest.raises(TypeError, match=f"{name} = 1.5; expected an integer"):
+            averages.noise_gain_in_epochs(0.5, 3, **{**self.sizes, name: 1.5})
+        with pytest.raises(ValueError, match=f"{name} = 0; expected an integer >= 1"):
+            averages.noise_gain_in_epochs(0.5, 3, **{**self.sizes, name: 0})
+
+    def test_momentum_1_is_refused(self):
+        with pytest.raises(ValueError, match=r"momentum = 1; expected a number in \[0, 1\)"):
+            averages.noise_gain_in_epochs(1, 3, **self.sizes)
+
+
+class TestFrequencyResponse:
+    @pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+    def test_an_oscillation_comes_out_multiplied_by_it(self, momentum):
+        frequency, t = 2 * np.pi / 7, np.arange(700)
+        factor = averages.frequency_response(momentum, frequency)
+        out = averages.run(np.cos(frequency * t), momentum)[-1]
+        assert out == pytest.approx((factor * np.exp(1j * frequency * t[-1])).real, abs=1e-12)
+
+    def test_it_is_the_fourier_transform_of_the_weights(self):
+        w = averages.weights(0.8, 400)[::-1]  # by age
+        for frequency in (0.0, 0.3, np.pi):
+            expected = w @ np.exp(-1j * frequency * np.arange(400))
+            assert averages.frequency_response(0.8, frequency) == pytest.approx(expected, abs=1e-12)
+
+    def test_the_power_that_passes_is_the_noise_gain(self):
+        frequency = 2 * np.pi * np.arange(4_096) / 4_096
+        power = np.square(np.abs(averages.frequency_response(0.9, frequency))).mean()
+        assert power == pytest.approx(averages.noise_gain(0.9), rel=1e-12)
+
+    def test_what_stands_still_passes_and_what_alternates_is_damped_most(self):
+        assert averages.frequency_response(0.9, [0.0, np.pi]) == pytest.approx([1.0, 0.1 / 1.9])
+
+    def test_impossible_arguments_are_refused(self):
+        with pytest.raises(ValueError, match=r"momentum = 1.0; expected a number in \[0, 1\)"):
+            averages.frequency_response(1.0, 0.1)
+        with pytest.raises(TypeError, match=r"frequency has dtype .*expected real numbers"):
+            averages.frequency_response(0.5, 1j)
+
+
+class TestWarmUpMomentum:
+    def test_it_is_that_of_tensorflow(self):
+        from bncourse.tf_layers import tf
+
+        for seen in (0, 1, 7, 889, 890, 5_000):
+            variable = tf.Variable(0.0, dtype=tf.float64)
+            average = tf.train.ExponentialMovingAverage(0.99, num_updates=seen)
+            average.apply([variable])
+            variable.assign(1.0)
+            average.apply([variable])
+            kept = 1.0 - average.average(variable).numpy()
+            assert averages.warm_up_momentum(0.99, seen) == pytest.approx(kept, abs=1e-7)  # its decay is a float32
+
+    @pytest.mark.parametrize("steps", [1, 3, 40])
+    def test_the_start_is_forgotten_as_a_binomial_coefficient_says(self, steps):
+        share = math.prod(averages.warm_up_momentum(1.0, seen) for seen in range(steps))
+        assert share == pytest.approx(1 / math.comb(steps + 9, 9), rel=1e-12)
+
+    def test_it_never_exceeds_the_momentum(self):
+        assert averages.warm_up_momentum(0.5, 8) == 0.5
+        assert averages.warm_up_momentum(0.5, 7) == 8 / 17
+
+    def test_impossible_arguments_are_refused(self):
+        with pytest.raises(ValueError, match=r"momentum = 1.5; expected a number in \[0, 1\]"):
+            averages.warm_up_momentum(1.5, 0)
+        with pytest.raises(ValueError, match="seen = -1; expected an integer >= 0"):
+            averages.warm_up_momentum(0.5, -1)
+        for seen in (1.0, True):
+            with pytest.raises(TypeError, match=f"seen = {seen}; expected an integer"):
+                averages.warm_up_momentum(0.5, seen)
+
+
+class TestBestMomentum:
+    def test_the_error_is_that_of_simulated_averages(self):
+        rng, truth = np.random.default_rng(6), 0.02 * np.arange(400)[:, None]
+        found = averages.run(truth + rng.normal(size=(400, 20_000)), 0.9)[-1] - truth[-1]
+        assert np.square(found).mean() == pytest.approx(averages.tracking_error(0.9, 0.02, 1.0), rel=0.03)
+
+    @given(drift=st.floats(1e-5, 10.0), noise=st.floats(1e-3, 10.0))
+    def test_no_other_momentum_errs_less(self, drift, noise):
+        best = averages.best_momentum(drift, noise)
+        least = averages.tracking_error(best, drift, noise)
+        others = [1 - (1 - best) * factor for factor in (0.9, 0.99, 1.01, 1.1) if (1 - best) * factor <= 1]
+        assert all(averages.tracking_error(other, drift, noise) >= least for other in others)
+
+    @given(ratio=st.floats(1e-7, 1e-3))
+    def test_for_a_slow_drift_the_power_of_two_thirds(self, ratio):
+        assert 1 - averages.best_momentum(ratio, 1.0) == pytest.approx((2 * ratio) ** (2 / 3), rel=0.02)
+
+    def test_without_noise_nothing_is_averaged(self):
+        assert averages.best_momentum(0.1, 0.0) == 0.0
+
+    @pytest.mark.parametrize("drift", [0.0, -1.0, math.nan, math.inf])
+    def test_without_drift_there_is_none(self, drift):
+        with pytest.raises(ValueError, match=r"drift = .*expected a finite number > 0: without drift, average everyth"):
+            averages.best_momentum(drift, 1.0)
+
+    def test_impossible_arguments_are_refused(self):
+        with pytest.raises(ValueError, match="noise = -1; expected a finite number >= 0"):
+            averages.best_momentum(1.0, -1)
+        with pytest.raises(ValueError, match="drift = -1; expected a finite number >= 0"):
+            averages.tracking_error(0.5, -1, 1.0)
+        with pytest.raises(ValueError, match="noise = nan; expected a finite number >= 0"):
+            averages.tracking_error(0.5, 1.0, math.nan)
+        with pytest.raises(ValueError, match=r"momentum = 1.0; expected a number in \[0, 1\)"):
+            averages.tracking_error(1.0, 1.0, 1.0)
+
+
+class TestDeadZone:
+    @pytest.mark.parametrize(("dtype", "bits"), [(np.float32, 24), (np.float16, 11)])
+    @pytest.mark.parametrize("start", [0.0, 4.0])
+    def test_the_average_stops_within_it_and_not_long_before(self, dtype, bits, start):
+        average, value, share = dtype(start), dtype(1.3), dtype(1 - 0.99)
+        while (moved := average - (average - value) * share) != average:
+            average = moved
+        distance = abs(float(average) - float(value))
+        zone = float(averages.dead_zone(float(average), 0.99, bits))
+        assert 0.9 * zone < distance < 1.02 * zone  # the share is rounded, too
+
+    @given(average=st.floats(1e-30, 1e30))
+    def test_the_gap_is_that_of_numpy(self, average):
+        number = np.float32(average)
+        assert averages.dead_zone(number, 0.5, 24) == float(np.spacing(number))
+
+    def test_impossible_arguments_are_refused(self):
+        with pytest.raises(ValueError, match=r"momentum = 1.0; expected a number in \[0, 1\)"):
+            averages.dead_zone(1.0, 1.0, 24)
+        with pytest.raises(ValueError, match="bits = 0; expected an integer >= 1"):
+            averages.dead_zone(1.0, 0.5, 0)
+        with pytest.raises(TypeError, match=r"bits = 8.0; expected an integer"):
+            averages.dead_zone(1.0, 0.5, 8.0)
+        with pytest.raises(ValueError, match="average holds 0; expected other numbers"):
+            averages.dead_zone([1.0, 0.0], 0.5, 24)
+        with pytest.raises(TypeError, match=r"average has dtype .*expected real numbers"):
+            averages.dead_zone("a", 0.5, 24)
