@@ -17,6 +17,7 @@ HEAVY = ["tensorflow", "keras", "tf_keras", "matplotlib"]
         "bncourse.averages",
         "bncourse.benchmark",
         "bncourse.cli",
+        "bncourse.conventions",
         "bncourse.data",
         "bncourse.exercises",
         "bncourse.experiments",

@@ -1,0 +1,23 @@
+"""Keras 3, imported so that ``tf.layers`` stays available in the same process."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+# First: it sets TF_USE_LEGACY_KERAS before TensorFlow is imported, which Keras 3 would do without it.
+from bncourse.tf_layers import runtime as _tensorflow_first  # noqa: F401
+
+
+def _import_keras() -> Any:
+    """Import Keras 3, or say why the course cannot use what there is."""
+    keras: Any = import_module("keras")
+    if keras.backend.backend() != "tensorflow":
+        raise ImportError(
+            f"Keras runs on {keras.backend.backend()}; bncourse.keras_models compares it with TensorFlow's graphs. "
+            "Set the environment variable KERAS_BACKEND=tensorflow, or unset it, and start Python again."
+        )
+    return keras
+
+
+keras: Any = _import_keras()
