@@ -70,7 +70,7 @@ _ALL = (
     Sweep(
         "by-hand-mistakes",
         "by-hand",
-        {"momentum": (0.99, 1e-5), "moment_axes": ("batch",), "every": (100,), **_MNIST},
+        {"momentum": (0.99, 1e-5), "moment_axes": ("all", "batch"), "every": (100,), **_MNIST},
         "article C's layer: moments over the batch alone, and a decay that does not average",
     ),
 )
