@@ -70,8 +70,14 @@ _ALL = (
     Sweep(
         "by-hand-mistakes",
         "by-hand",
-        {"momentum": (0.99, 1e-5), "moment_axes": ("all", "batch"), "every": (100,), **_MNIST},
-        "article C's layer: moments over the batch alone, and a decay that does not average",
+        {"momentum": (0.99, 1e-5), "moment_axes": ("batch",), "every": (100,), **_MNIST},
+        "moments over the batch alone; the second decay makes it article C's layer",
+    ),
+    Sweep(
+        "by-hand-decay",
+        "by-hand",
+        {"momentum": (1e-5,), "every": (100,), **_MNIST},
+        "article C's decay alone, which does not average",
     ),
 )
 
