@@ -130,7 +130,7 @@ def run(
     Parameters
     ----------
     name : str
-        See :data:`EXPERIMENTS`.
+        One of ``EXPERIMENTS``; ``bncourse run --list`` shows them.
     checkpoint, resume, progress
         See :func:`bncourse.experiments.training.train`.
     **options

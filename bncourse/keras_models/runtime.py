@@ -9,12 +9,17 @@ from typing import Any
 from bncourse.tf_layers import runtime as _tensorflow_first  # noqa: F401
 
 
+#: What Keras 3 may run on beside TensorFlow.
+_OTHERS = ("jax", "numpy", "openvino", "torch")
+
+
 def _import_keras() -> Any:
     """Import Keras 3, or say why the course cannot use what there is."""
     keras: Any = import_module("keras")
-    if keras.backend.backend() != "tensorflow":
+    backend = keras.backend.backend()
+    if backend in _OTHERS:
         raise ImportError(
-            f"Keras runs on {keras.backend.backend()}; bncourse.keras_models compares it with TensorFlow's graphs. "
+            f"Keras runs on {backend}; bncourse.keras_models compares it with TensorFlow's graphs. "
             "Set the environment variable KERAS_BACKEND=tensorflow, or unset it, and start Python again."
         )
     return keras
