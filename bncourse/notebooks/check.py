@@ -35,8 +35,9 @@ def check_book(root: Path) -> list[str]:
     """Return every fault of the book in `root`: those of its notebooks and of its table of contents."""
     paths = files.notebooks_of(root)
     faults = check_contents(root)
+    pages = (root / "book", root / "book" / "back-matter")  # these have no headings of a chapter
     for path in paths:
-        faults += check_notebook(path, chapter=path.parent != root / "book")
+        faults += check_notebook(path, chapter=path.parent not in pages)
     return faults + check_budget(paths) + check_keys(paths)
 
 

@@ -16,6 +16,7 @@ HEAVY = ["tensorflow", "keras", "tf_keras", "matplotlib"]
         "bncourse",
         "bncourse.averages",
         "bncourse.benchmark",
+        "bncourse.claims",
         "bncourse.cli",
         "bncourse.conventions",
         "bncourse.data",
