@@ -8,7 +8,6 @@ from typing import Any
 # First: it sets TF_USE_LEGACY_KERAS before TensorFlow is imported, which Keras 3 would do without it.
 from bncourse.tf_layers import runtime as _tensorflow_first  # noqa: F401
 
-
 #: What Keras 3 may run on beside TensorFlow.
 _OTHERS = ("jax", "numpy", "openvino", "torch")
 
