@@ -47,7 +47,11 @@ def _runs(
 
 
 def _list() -> Table:
-    table = Table(title="Experiments", caption="Minutes: the defaults on MNIST, on two cores.")
+    table = Table(
+        title="Experiments",
+        caption="Articles and rows: the book's page on the five articles. Minutes: with --data mnist, on two cores; "
+        "on the digits, the default, less.",
+    )
     for title in ("name", "what it is", "rows of the ledger", "minutes"):
         table.add_column(title)
     for experiment in EXPERIMENTS.values():
@@ -89,7 +93,12 @@ def _option(place: Any, kind: Any) -> Any:
 
 #: Options of every experiment that are not part of its configuration.
 _OWN: dict[str, tuple[Any, Any]] = {
-    "seeds": (Annotated[int, typer.Option(min=0, help="Run with the seeds 0 to this number less 1.")], 0),
+    "seeds": (
+        Annotated[
+            int, typer.Option(min=0, help="How many random starts: seeds 0, 1, 2, ...; 0 stands for --seed alone.")
+        ],
+        0,
+    ),
     "out": (
         Annotated[Path, typer.Option(help="Folder of the results; for a single run also a file that ends in .json.")],
         Path("runs"),
@@ -184,6 +193,7 @@ def _several(plan: list[Task], *, jobs: int, scheduler: str | None, overwrite: b
         for task, _ in execute_all(plan, jobs=jobs, scheduler=scheduler, overwrite=overwrite):
             bar.update()
             bar.write(f"Stored in {task.path}.")
+    typer.echo(f"bncourse compare {plan[0].path.parent} shows them side by side.")
 
 
 def compare(
@@ -192,7 +202,11 @@ def compare(
         list[str] | None, typer.Option(help="Number to show, say test_moving_accuracy; all accuracies by default.")
     ] = None,
     figure: Annotated[
-        Path | None, typer.Option(help="Draw a column of the logs to this file (.png, .svg, .pdf) instead.")
+        Path | None,
+        typer.Option(
+            help="Draw one column of the logs, validation_moving_accuracy if --column names none, to this file (.png, "
+            ".svg or .pdf) instead."
+        ),
     ] = None,
 ) -> None:
     """Put several results into one table, or one figure: means over the seeds, with 95 % intervals."""
@@ -214,5 +228,13 @@ def _fail(message: str) -> None:
     raise typer.Exit(1)
 
 
+def _help(experiment: Experiment) -> str:
+    return (
+        f"Run {experiment.title}. An option may be given several times (--seed 0 --seed 1); then all combinations are "
+        'run, each with a file of its own. Accuracies are shares from 0 to 1; "moving" means scored with the moving '
+        'statistics, "batch" with the batch\'s own, "single" image by image.'
+    )
+
+
 for _experiment in EXPERIMENTS.values():
-    runs.command(_experiment.name, help=f"Run {_experiment.title}.")(_command(_experiment))
+    runs.command(_experiment.name, help=_help(_experiment))(_command(_experiment))

@@ -36,6 +36,9 @@ def gather(files: Iterable[Path]) -> Groups:
     OSError
         If one cannot be read.
     """
+    for given in files:
+        if not given.exists():
+            raise ValueError(f"{given}: there is no such file or folder.")
     paths = [path for given in files for path in (sorted(given.glob("*.json")) if given.is_dir() else [given])]
     if not paths:
         raise ValueError("there are no result files here; bncourse run makes them.")
@@ -70,7 +73,10 @@ def table(groups: Groups, columns: Sequence[str] | None = None) -> Table:
     unknown = [name for name in wanted if name not in known]
     if unknown:
         raise ValueError(f"no result has a final number {unknown[0]!r}; they have: {', '.join(known)}.")
-    result = Table(title="Means over the starts, with 95 % intervals")
+    result = Table(
+        title="Means over the starts, with 95 % intervals",
+        caption="Two starts say little: their interval is very wide.",
+    )
     result.add_column("", overflow="fold")
     result.add_column("starts", justify="right")
     for name in wanted:
@@ -95,6 +101,8 @@ def draw(groups: Groups, column: str, path: Path) -> None:
 
     from bncourse.plots import use_style
 
+    if not path.parent.is_dir():
+        raise ValueError(f"{path}: there is no folder {path.parent}.")
     use_style()
     figure = Figure()
     axes = figure.subplots()
@@ -102,7 +110,9 @@ def draw(groups: Groups, column: str, path: Path) -> None:
         if len({tuple(run.steps) for run in runs}) > 1:
             raise ValueError(f"{name}: the starts have entries at different batches, so they have no mean.")
         series = np.array([run.column(column) for run in runs])
-        (line,) = axes.plot(runs[0].steps, series.mean(axis=0), label=f"{name} ({len(runs)})")
+        (line,) = axes.plot(
+            runs[0].steps, series.mean(axis=0), label=f"{name} ({len(runs)} start{'s' if len(runs) > 1 else ''})"
+        )
         axes.fill_between(runs[0].steps, series.min(axis=0), series.max(axis=0), color=line.get_color(), alpha=0.2)
     axes.set(xlabel="batch", ylabel=column.replace("_", " "))
     axes.legend(fontsize="small")

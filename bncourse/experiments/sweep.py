@@ -142,8 +142,12 @@ def _finished(task: Task) -> Run:
     """Return the result that is there, if it is this task's."""
     found = read(task.path)
     wanted = task.configuration()
-    if (found.experiment, dict(found.configuration)) != (task.experiment, wanted):
-        raise ResumeError(f"{task.path} holds a run of another experiment or with another configuration.")
+    if found.experiment != task.experiment:
+        raise ResumeError(f"{task.path} holds a run of {found.experiment!r}, not of {task.experiment!r}.")
+    other = [name for name in wanted if found.configuration.get(name) != wanted[name]]
+    if other:
+        there = ", ".join(f"{name} = {found.configuration.get(name)!r} there, {wanted[name]!r} here" for name in other)
+        raise ResumeError(f"{task.path} holds a run with another configuration: {there}. Choose another file.")
     return found
 
 

@@ -311,7 +311,9 @@ def open_session(graph: Any) -> Any:
 
 
 def score(session: Any, network: ImageNetwork, images: Split, *, training: bool, chunk: int = CHUNK) -> Score:
-    """Score images in chunks; nothing is trained and no moving statistic moves.
+    """Score images in chunks; nothing is trained.
+
+    No moving statistic moves either, unless the network updates them in place and `training` is True.
 
     Parameters
     ----------

@@ -218,7 +218,7 @@ def test_a_result_is_never_overwritten_unless_asked(tmp_path):
     assert sweep.execute(task, resume=True) == first
     assert task.path.read_bytes() == before
     other = sweep.Task("by-hand", {**task.options, "seed": 5}, task.path)
-    with pytest.raises(ResumeError, match=r"holds a run of another experiment or with another configuration"):
+    with pytest.raises(ResumeError, match=r"holds a run with another configuration: seed = 0 there, 5 here"):
         sweep.execute(other, resume=True)
     assert task.path.read_bytes() == before
     sweep.execute(other, overwrite=True)
