@@ -195,7 +195,7 @@ def _keras_get_file() -> Callable[..., str]:
     """Import Keras, and only when a download needs it: it takes seconds and brings TensorFlow along."""
     if "tensorflow" not in sys.modules:
         # Whoever imports TensorFlow first decides for the whole process whether tf.layers works in it.
-        importlib.import_module("bncourse.tf_layers")
+        importlib.import_module("bncourse.tf_layers.runtime")
     get_file: Callable[..., str] = importlib.import_module("keras.utils").get_file
     return get_file
 

@@ -95,7 +95,7 @@ def _option(place: Any, kind: Any) -> Any:
 _OWN: dict[str, tuple[Any, Any]] = {
     "seeds": (
         Annotated[
-            int, typer.Option(min=0, help="How many random starts: seeds 0, 1, 2, ...; 0 stands for --seed alone.")
+            int, typer.Option(min=0, help="How many random starts: the seeds 0, 1, 2 and so on; 0: --seed alone.")
         ],
         0,
     ),

@@ -110,9 +110,8 @@ def draw(groups: Groups, column: str, path: Path) -> None:
         if len({tuple(run.steps) for run in runs}) > 1:
             raise ValueError(f"{name}: the starts have entries at different batches, so they have no mean.")
         series = np.array([run.column(column) for run in runs])
-        (line,) = axes.plot(
-            runs[0].steps, series.mean(axis=0), label=f"{name} ({len(runs)} start{'s' if len(runs) > 1 else ''})"
-        )
+        label = f"{name} ({len(runs)} start{'s' if len(runs) > 1 else ''})"
+        (line,) = axes.plot(runs[0].steps, series.mean(axis=0), label=label)
         axes.fill_between(runs[0].steps, series.min(axis=0), series.max(axis=0), color=line.get_color(), alpha=0.2)
     axes.set(xlabel="batch", ylabel=column.replace("_", " "))
     axes.legend(fontsize="small")

@@ -55,7 +55,6 @@ def test_the_log_has_an_entry_for_every_third_batch(run):
 def test_two_runs_of_one_seed_are_equal_bit_for_bit(run):
     again = train()
     assert run == again
-    assert run.seconds != again.seconds
 
 
 def test_another_seed_gives_another_run(run):

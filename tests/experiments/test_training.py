@@ -49,14 +49,14 @@ def test_a_run_that_was_told_to_stop_goes_on_to_the_same_digits(name, cures, tmp
         monkeypatch.setattr(
             deep_network, "build_deep_network", lambda **given: build_deep_network(**given, conv_layers=2)
         )
-    unbroken = run(name, **options)
+    unbroken, handler = run(name, **options), signal.getsignal(signal.SIGINT)
     path = tmp_path / "run.npz"
     with monkeypatch.context() as patch:
         stop_after(7, patch)
         with pytest.raises(InterruptedRun, match=r"stopped after \d+ of 12 batches; the checkpoint is .*run\.npz"):
             run(name, checkpoint=path, **options)
     assert path.exists()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
     assert run(name, checkpoint=path, resume=True, **options) == unbroken
     assert not path.exists()
 
