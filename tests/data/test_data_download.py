@@ -163,7 +163,7 @@ def test_tensorflow_is_only_ever_loaded_through_tf_layers(keras_stub, monkeypatc
     if not loaded:
         monkeypatch.delitem(sys.modules, "tensorflow")
     REAL_FETCH("http://here/a.gz", tmp_path / "fresh" / "a.gz", "abc", "md5")
-    assert imported == ([] if loaded else ["bncourse.tf_layers"]) + ["keras.utils"]
+    assert imported == ([] if loaded else ["bncourse.tf_layers.runtime"]) + ["keras.utils"]
 
 
 # ---- a download that works -------------------------------------------------------------------------------------
