@@ -201,10 +201,10 @@ def _regressions() -> dict[str, tuple[MapScores, ...]]:
     "S-B2 (1)",
     "(related question) With BN, a regression onto tiny targets is slow and at best gives the mean",
     "reproduced",
-    "And explained. Two causes, each of which alone gives the symptom. The scale of the targets, in both modes: of the "
+    "And explained. Two causes, each of which alone spoils it. The scale of the targets, in both modes: of the "
     "mean map's error BN leaves more than {bn}, no BN less than {plain}, BN with targets in units of their spread "
     "less than {scaled}. The lag, in inference: with momentum 0.999 every image gets nearly the same map, with 0.9 "
-    "all is well. BN itself does suit regression. Which cause the asker met cannot be told.",
+    "all is well. On this task BN suits regression, better than none. Which cause the asker met cannot be told.",
     f"{QUESTIONS}#1-a-regression-that-ends-at-the-mean",
 )
 def regression() -> Evidence:
@@ -256,7 +256,7 @@ def volumes() -> Evidence:
     "open",
     "Shape traps are shown: arrays of equal lengths make wrong axes run in silence. That running averages are missing "
     "cannot spoil training, which never reads them; it spoils tests: of single images every one gets the same answer. "
-    "The terrible training was *not reproduced*, even with wrong axes. The asker's code is not quoted.",
+    "The terrible training was *not reproduced*, even with the wrong axes (0, 1, 3). The asker's code is not quoted.",
     f"{QUESTIONS}#3-channel-wise-bn-by-hand",
 )
 def by_channel() -> Evidence:
