@@ -1,0 +1,45 @@
+"""The recorded results: complete, readable, and what the code of today gives."""
+
+import os
+
+import numpy as np
+import pytest
+
+from bncourse.experiments import plan, run
+from bncourse.results import RUNS
+
+
+@pytest.mark.parametrize("name", plan.SWEEPS)
+def test_a_sweep_is_complete_and_finite(name):
+    runs = plan.recorded(name)
+    assert len(runs) == len(plan.SWEEPS[name].tasks())
+    for found in runs:
+        assert np.isfinite(list(found.final.values())).all()
+        assert {entry["batch"] for entry in found.log} == set(range(0, 800, found.configuration["every"]))
+
+
+@pytest.mark.parametrize("name", plan.SWEEPS)
+def test_a_sweep_has_five_random_starts_of_each_configuration_on_mnist(name):
+    seeds = {}
+    for found in plan.recorded(name):
+        assert found.data["name"] == "mnist"
+        key = str({**found.configuration, "seed": None})
+        seeds.setdefault(key, []).append(found.configuration["seed"])
+    assert all(sorted(values) == [0, 1, 2, 3, 4] for values in seeds.values())
+
+
+def test_there_are_no_other_records():
+    planned = {task.path for sweep in plan.SWEEPS.values() for task in sweep.tasks()}
+    assert set(RUNS.rglob("*.json")) == planned
+
+
+@pytest.mark.mnist
+@pytest.mark.skipif("BNCOURSE_DATA" not in os.environ, reason="needs the real MNIST: set BNCOURSE_DATA to its folder")
+def test_the_first_steps_come_out_as_recorded():
+    """On the processor that recorded them, to the last bit; another one rounds otherwise."""
+    (recorded, *_) = plan.recorded("by-hand")
+    options = {name: value for name, value in recorded.configuration.items() if name not in ("batches", "every")}
+    again = run("by-hand", **options, batches=1, every=1)
+    assert again.data == recorded.data
+    for column, value in again.at(0).items():
+        assert value == pytest.approx(recorded.at(0)[column], abs=2e-3), column
