@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
@@ -150,10 +149,5 @@ def run(
     configuration = configure(name, options)
     check_resume(checkpoint, resume)  # before anything that takes time
     function = find(name).function  # before the data: a download imports Keras, and TensorFlow must be set up first
-    data = _data(configuration.data) if hasattr(configuration, "data") else None
+    data = load(configuration.data) if hasattr(configuration, "data") else None
     return function(configuration, data, checkpoint=checkpoint, resume=resume, progress=progress)
-
-
-@cache
-def _data(name: str) -> Any:
-    return load(name)

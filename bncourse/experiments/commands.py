@@ -188,8 +188,10 @@ def _several(plan: list[Task], *, jobs: int, scheduler: str | None, overwrite: b
 
     from bncourse.experiments.sweep import execute_all
 
-    bar = tqdm(total=len(plan), unit="run")
-    with bar:
+    if overwrite:  # what is made anew does not go on from a checkpoint
+        for task in plan:
+            task.checkpoint.unlink(missing_ok=True)
+    with tqdm(total=len(plan), unit="run") as bar:
         for task, _ in execute_all(plan, jobs=jobs, scheduler=scheduler, overwrite=overwrite):
             bar.update()
             bar.write(f"Stored in {task.path}.")

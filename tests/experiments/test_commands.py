@@ -111,6 +111,16 @@ def test_a_sweep_is_compared_in_a_table_and_a_figure(tmp_path):
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_sweep_made_anew_does_not_go_on_from_a_checkpoint(tmp_path):
+    words = ["run", *QUICK, "--seeds", "2", "--out", tmp_path]
+    assert bncourse(*words).exit_code == 0
+    left = next(tmp_path.glob("*.json")).with_suffix(".checkpoint.npz")
+    left.write_bytes(b"of another time")
+    again = bncourse(*words, "--overwrite")
+    assert again.exit_code == 0, again.output
+    assert not left.exists()
+
+
 def test_what_cannot_be_compared(tmp_path):
     assert "there are no result files here" in bncourse("compare", tmp_path).output
     assert "there is no such file or folder" in " ".join(bncourse("compare", tmp_path / "nothing.json").output.split())
