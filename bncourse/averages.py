@@ -143,11 +143,7 @@ def start_share(momentum: float, steps: int) -> float:
         If `momentum` lies outside [0, 1] or `steps` is negative.
     """
     fraction(momentum, "momentum", end=True)
-    if isinstance(steps, bool) or not isinstance(steps, int | np.integer):
-        raise TypeError(f"steps = {steps!r}; expected an integer.")
-    if steps < 0:
-        raise ValueError(f"steps = {steps}; expected an integer >= 0.")
-    return float(momentum) ** int(steps)
+    return float(momentum) ** _count(steps, "steps")
 
 
 def steps_until(share: float, momentum: float) -> int:
@@ -429,11 +425,8 @@ def warm_up_momentum(momentum: float, seen: int) -> float:
         If `momentum` lies outside [0, 1] or `seen` is negative.
     """
     fraction(momentum, "momentum", end=True)
-    if isinstance(seen, bool) or not isinstance(seen, int | np.integer):
-        raise TypeError(f"seen = {seen!r}; expected an integer.")
-    if seen < 0:
-        raise ValueError(f"seen = {seen}; expected an integer >= 0.")
-    return min(float(momentum), (1 + int(seen)) / (10 + int(seen)))
+    t = _count(seen, "seen")
+    return min(float(momentum), (1 + t) / (10 + t))
 
 
 def tracking_error(momentum: float, drift: float, noise: float) -> float:
@@ -524,6 +517,15 @@ def dead_zone(average: npt.ArrayLike, momentum: float, bits: int) -> Array:
         raise ValueError("average holds 0; expected other numbers: near 0 the gaps shrink with the average.")
     gap = np.ldexp(1.0, np.frexp(at)[1] - bits)
     return np.asarray(gap / 2 / (1.0 - momentum))
+
+
+def _count(value: int, name: str) -> int:
+    """Return `value`, checked to be an integer, 0 or more."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} = {value!r}; expected an integer.")
+    if value < 0:
+        raise ValueError(f"{name} = {value}; expected an integer >= 0.")
+    return int(value)
 
 
 def _real(value: npt.ArrayLike, name: str) -> Array:

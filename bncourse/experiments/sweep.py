@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -154,8 +154,7 @@ def _finished(task: Task) -> Run:
 @contextmanager
 def _backend(scheduler: str | None) -> Iterator[None]:
     if scheduler is None:
-        with nullcontext():
-            yield
+        yield
         return
     try:
         from distributed import Client
