@@ -12,7 +12,7 @@ from typing import Any
 
 from bncourse.data import load
 from bncourse.experiments import fingerprint
-from bncourse.experiments.configuration import ByHandConfiguration, DeepConfiguration, OneStepConfiguration
+from bncourse.experiments.configurations import ByHandConfiguration, DeepConfiguration, OneStepConfiguration
 from bncourse.experiments.record import Run, check_resume
 
 
@@ -131,7 +131,7 @@ def run(
     name : str
         One of ``EXPERIMENTS``; ``bncourse run --list`` shows them.
     checkpoint, resume, progress
-        See :func:`bncourse.experiments.training.train`.
+        See :meth:`bncourse.experiments.training.Program.run`.
     **options
         The experiment's options; ``bncourse run NAME --help`` explains them.
 

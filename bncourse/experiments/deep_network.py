@@ -6,15 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from bncourse.data import Dataset
-from bncourse.experiments.configuration import DeepConfiguration
+from bncourse.experiments.both_modes import MODULES, BothModes
+from bncourse.experiments.configurations.deep import DeepConfiguration
 from bncourse.experiments.record import Run
-from bncourse.experiments.training import MODULES, Score, open_session, score, train
+from bncourse.experiments.training import Score, open_session, score
 from bncourse.tf_layers.deep_network import build_deep_network
 
 __all__ = ["Score", "lines", "open_session", "score", "train_deep_network"]
 
 #: Modules whose code decides the result.
-CODE = (*MODULES, "bncourse.experiments.deep_network", "bncourse.tf_layers.deep_network")
+CODE = (
+    *MODULES,
+    "bncourse.experiments.configurations.deep",
+    "bncourse.experiments.deep_network",
+    "bncourse.tf_layers.deep_network",
+)
 
 
 def train_deep_network(
@@ -35,7 +41,7 @@ def train_deep_network(
     data : Dataset
         Images and labels, ten classes.
     checkpoint, resume, progress
-        See :func:`bncourse.experiments.training.train`.
+        See :meth:`bncourse.experiments.training.Program.run`.
     **options
         Fields of :class:`DeepConfiguration`, but for `data`.
 
@@ -56,7 +62,7 @@ def train_deep_network(
 
 
 def run(configuration: DeepConfiguration, data: Dataset, **how: Any) -> Run:
-    """Build the network and train it; `how` goes to :func:`bncourse.experiments.training.train`."""
+    """Build the network and train it; `how` goes to :meth:`bncourse.experiments.training.Program.run`."""
     network = build_deep_network(
         batch_norm=configuration.batch_norm,
         momentum=configuration.momentum,
@@ -66,7 +72,7 @@ def run(configuration: DeepConfiguration, data: Dataset, **how: Any) -> Run:
         loss=configuration.loss,
         seed=configuration.seed,
     )
-    return train("deep", configuration, network, data, code=CODE, **how)
+    return BothModes("deep", configuration, network, data, code=CODE).run(**how)
 
 
 def lines(run: Run) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from bncourse.data import Dataset
 from bncourse.experiments import fingerprint
-from bncourse.experiments.configuration import OneStepConfiguration
+from bncourse.experiments.configurations.one_step import OneStepConfiguration
 from bncourse.experiments.record import Run, installed
 from bncourse.tf_layers.one_step import one_step
 

@@ -124,6 +124,14 @@ def check_resume(checkpoint: Path | None, resume: bool) -> None:
         raise ResumeError(f"{checkpoint}: there is no checkpoint to go on from. Start the run without resume.")
 
 
+def differences(theirs: Any, mine: Any) -> str:
+    """Return in words where two values, or two configurations, differ."""
+    if not isinstance(mine, Mapping) or not isinstance(theirs, Mapping):
+        return f"{theirs!r}, not {mine!r}"
+    keys = [key for key in {**theirs, **mine} if theirs.get(key) != mine.get(key)]
+    return ", ".join(f"{key} = {theirs.get(key)!r} there, {mine.get(key)!r} here" for key in keys)
+
+
 def installed() -> dict[str, str]:
     """Return the versions of the libraries that decide how a run comes out."""
     return {name: version(name) for name in LIBRARIES}

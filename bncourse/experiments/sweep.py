@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bncourse.experiments.catalogue import configure, run
-from bncourse.experiments.record import ResumeError, Run, read, write
+from bncourse.experiments.record import ResumeError, Run, differences, read, write
 
 
 class ExistsError(FileExistsError):
@@ -144,10 +144,9 @@ def _finished(task: Task) -> Run:
     wanted = task.configuration()
     if found.experiment != task.experiment:
         raise ResumeError(f"{task.path} holds a run of {found.experiment!r}, not of {task.experiment!r}.")
-    other = [name for name in wanted if found.configuration.get(name) != wanted[name]]
-    if other:
-        there = ", ".join(f"{name} = {found.configuration.get(name)!r} there, {wanted[name]!r} here" for name in other)
-        raise ResumeError(f"{task.path} holds a run with another configuration: {there}. Choose another file.")
+    if dict(found.configuration) != wanted:
+        where = differences(found.configuration, wanted)
+        raise ResumeError(f"{task.path} holds a run with another configuration: {where}. Choose another file.")
     return found
 
 

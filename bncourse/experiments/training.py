@@ -1,4 +1,8 @@
-"""The training program of the image networks: batches, log, checkpoints, final scores; the same for every graph."""
+"""What every training program of an image network needs: batches, progress, checkpoints, a record at the end.
+
+:class:`Program` is the loop. What a program looks at, and when it ends, its subclasses say:
+:mod:`bncourse.experiments.both_modes` and :mod:`bncourse.experiments.early_stopped`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import signal
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -21,34 +25,28 @@ from tqdm import tqdm
 from bncourse.data import Dataset, Split, one_hot
 from bncourse.data import batches as draw_batches
 from bncourse.experiments import fingerprint
-from bncourse.experiments.configuration import Configuration
-from bncourse.experiments.record import InterruptedRun, ResumeError, Run, check_resume, installed
-from bncourse.experiments.statistics import CURES, Keeper, Statistics
+from bncourse.experiments.configurations.common import Configuration
+from bncourse.experiments.record import InterruptedRun, ResumeError, Run, check_resume, differences, installed
 from bncourse.nn.checks import positive_int
-from bncourse.repair import recalibrate_graph
 from bncourse.tf_layers import tf1
 from bncourse.tf_layers.arguments import CLASSES
 from bncourse.tf_layers.network import ImageNetwork
-from bncourse.training.checkpoint import Checkpoint, CheckpointError, assign
+from bncourse.training.checkpoint import Checkpoint, CheckpointError
 
 #: At most this many images are scored at once, so that memory stays bounded.
 CHUNK = 1_000
-#: How many test images are scored one at a time at the end of a run, as in article A.
-SINGLES = 100
-#: Training batches from which statistics are re-estimated.
-FEW = 10
 
 #: Modules of this program whose code decides how every run comes out. (The mathematics of `bncourse.averages` is not
 #: among them: closed forms in the tests pin it down.)
 MODULES = (
     "bncourse.data.batches",
-    "bncourse.experiments.configuration",
-    "bncourse.experiments.statistics",
+    "bncourse.experiments.configurations.common",
+    "bncourse.experiments.schedules",
     "bncourse.experiments.training",
-    "bncourse.repair.engine",
-    "bncourse.repair.graph",
     "bncourse.tf_layers.runtime",
 )
+
+Arrays = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -59,23 +57,8 @@ class Score:
     accuracy: float
 
 
-def train(
-    experiment: str,
-    configuration: Configuration,
-    network: ImageNetwork,
-    data: Dataset,
-    *,
-    code: tuple[str, ...],
-    checkpoint: Path | None = None,
-    resume: bool = False,
-    progress: bool = False,
-) -> Run:
-    """Train a network and keep a log with both sets of statistics.
-
-    An entry of the log scores four times: the images of the step and the validation images, each normalised with their
-    own statistics (``_batch``; of the validation images, those of each chunk of at most 1,000) and with the moving
-    ones (``_moving``: the article's "training accuracy" and "validation accuracy"). With ``configuration.cures``
-    it also scores the validation images with each of :data:`bncourse.experiments.statistics.CURES`.
+class Program:
+    """One training run: the network, the log, and everything that a checkpoint must hold beside the variables.
 
     One thread computes, so that a run is the same on any number of cores; another processor rounds differently, and
     training makes that visible after a few dozen steps.
@@ -87,57 +70,18 @@ def train(
     configuration : Configuration
         All options.
     network : ImageNetwork
-        The graph, freshly built.
+        The graph, freshly built. Whatever is random in it must hang on its variables, not on a generator's hidden
+        state; else a run that goes on would differ from an unbroken one.
     data : Dataset
         Images of ten classes.
     code : tuple of str
         Modules whose code decides the result, for the record's fingerprint.
-    checkpoint : path, optional
-        File for checkpoints, written at every entry of the log and when the run is told to stop (Ctrl-C, SIGTERM), and
-        removed at the end.
-    resume : bool
-        Go on from the checkpoint.
-    progress : bool
-        Whether a progress bar is shown on standard error.
-
-    Returns
-    -------
-    Run
-        Scores at the end: validation and test images with the moving statistics (``validation_moving``,
-        ``test_moving``), those with each cure, and the first 100 test images one by one (``single_accuracy``).
 
     Raises
     ------
-    InterruptedRun
-        If it was told to stop.
-    ResumeError
-        If the checkpoint is missing, damaged, or belongs to another configuration or other data.
     TypeError, ValueError
         If data and configuration do not go together.
     """
-    _check(data, configuration)
-    check_resume(checkpoint, resume)
-    program = _Program(experiment, configuration, network, data, checkpoint, fingerprint.of(code))
-    with open_session(network.graph) as session, _told_to_stop() as told:
-        program.start(session, resume=resume)
-        program.train(session, told, progress=progress)
-        final = program.final(session)
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
-    return Run(
-        experiment=experiment,
-        configuration=asdict(configuration),
-        data=program.description,
-        log=tuple(program.log),
-        final=final,
-        seconds=round(program.seconds, 1),
-        versions=installed(),
-        code=program.code,
-    )
-
-
-class _Program:
-    """One run: the network, and everything that a checkpoint must hold beside the network's variables."""
 
     def __init__(
         self,
@@ -145,44 +89,117 @@ class _Program:
         configuration: Configuration,
         network: ImageNetwork,
         data: Dataset,
-        checkpoint: Path | None,
-        code: str,
+        *,
+        code: tuple[str, ...],
     ) -> None:
-        self.code = code
-        self.experiment, self.configuration, self.network, self.data = experiment, configuration, network, data
-        self.checkpoint = None if checkpoint is None else Checkpoint(checkpoint)
-        self.description = describe(data)
-        self.moving = moving_variables(network)
-        self.keeper: Keeper | None = None
+        _check(data, configuration)
+        self.experiment, self.network, self.data = experiment, network, data
+        self.configuration = configuration
+        self._code = fingerprint.of(code)
+        self._description = describe(data)
+        self._checkpoint: Checkpoint | None = None
         self.step = 0
         self.log: list[dict[str, float]] = []
         self.seconds = 0.0
 
-    def start(self, session: Any, *, resume: bool) -> None:
-        session.run(self.network.initializer)
-        if self.configuration.cures:
-            self.keeper = Keeper(session.run(self.moving), self.configuration.momentum)
-        if resume:
-            self._restore(session)
+    # What subclasses say.
 
-    def train(self, session: Any, told: threading.Event, *, progress: bool) -> None:
-        options, network = self.configuration, self.network
+    def begin(self, session: Any) -> None:
+        """Prepare what hangs on the start values."""
+
+    def take(self, images: Any, labels: Any) -> tuple[Any, Any]:
+        """Return a batch as it is trained on."""
+        return images, labels
+
+    def train_on(self, session: Any, feed: Mapping[Any, Any]) -> None:
+        """Take one step."""
+        session.run(self.network.train_op, feed)
+
+    def look(self, session: Any, batch: Split) -> dict[str, float]:
+        """Return the numbers of one entry of the log."""
+        raise NotImplementedError
+
+    def over(self) -> bool:
+        """Tell whether the training ends before its last batch."""
+        return False
+
+    def final(self, session: Any) -> dict[str, float]:
+        """Return the numbers at the end; the test images are used here and nowhere else."""
+        raise NotImplementedError
+
+    def summary(self, entry: Mapping[str, float]) -> str:
+        """Return what the progress bar shows of an entry of the log."""
+        raise NotImplementedError
+
+    def memory(self) -> tuple[dict[str, Any], Arrays]:
+        """Return what else a checkpoint must hold: what JSON can, and arrays."""
+        return {}, {}
+
+    def recall(self, state: Mapping[str, Any], arrays: Arrays) -> None:
+        """Take up what `memory` returned."""
+
+    # The loop.
+
+    def run(self, *, checkpoint: Path | None = None, resume: bool = False, progress: bool = False) -> Run:
+        """Train the network and return what was found.
+
+        Parameters
+        ----------
+        checkpoint : path, optional
+            File for checkpoints, written at every entry of the log and when the run is told to stop (Ctrl-C, SIGTERM),
+            and removed at the end.
+        resume : bool
+            Go on from the checkpoint.
+        progress : bool
+            Whether a progress bar is shown on standard error.
+
+        Raises
+        ------
+        InterruptedRun
+            If it was told to stop.
+        ResumeError
+            If the checkpoint is missing, damaged, or belongs to another configuration or other data.
+        """
+        check_resume(checkpoint, resume)
+        self._checkpoint = None if checkpoint is None else Checkpoint(checkpoint)
+        with open_session(self.network.graph) as session, _told_to_stop() as told:
+            session.run(self.network.initializer)
+            self.begin(session)
+            if resume:
+                self._restore(session)
+            self._train(session, told, progress=progress)
+            begin = time.perf_counter()
+            final = self.final(session)
+            self.seconds += time.perf_counter() - begin
+        if checkpoint is not None:
+            checkpoint.unlink(missing_ok=True)
+        return Run(
+            experiment=self.experiment,
+            configuration=asdict(self.configuration),
+            data=self._description,
+            log=tuple(self.log),
+            final=final,
+            seconds=round(self.seconds, 1),
+            versions=installed(),
+            code=self._code,
+        )
+
+    def _train(self, session: Any, told: threading.Event, *, progress: bool) -> None:
+        options = self.configuration
         stream = islice(draw_batches(self.data.train, options.batch_size, seed=options.seed), self.step, None)
         bar = tqdm(total=options.batches, initial=self.step, desc=self.experiment, unit="batch", disable=not progress)
         begin = time.perf_counter() - self.seconds
         with bar:
-            while self.step < options.batches:
-                images, labels = next(stream)
-                feed = _feed(network, images, labels, training=True)
-                if network.learning_rate is not None:
-                    feed[network.learning_rate] = options.rate(self.step)
-                session.run(network.train_op, feed)
-                if self.keeper is not None:
-                    self.keeper.update(session.run(self.moving))
+            while self.step < options.batches and not self.over():
+                images, labels = self.take(*next(stream))
+                feed = feed_of(self.network, images, labels, training=True)
+                if self.network.learning_rate is not None:
+                    feed[self.network.learning_rate] = options.rate(self.step)
+                self.train_on(session, feed)
                 looked = self.step % options.every == 0
                 if looked:
-                    self.log.append(self._entry(session, Split(images, labels)))
-                    bar.set_postfix_str(_summary(self.log[-1]))
+                    self.log.append({"batch": self.step, **self.look(session, Split(images, labels))})
+                    bar.set_postfix_str(self.summary(self.log[-1]))
                 self.step += 1
                 bar.update()
                 self.seconds = time.perf_counter() - begin
@@ -192,102 +209,39 @@ class _Program:
                     raise InterruptedRun(self._farewell())
         self._save(session)
 
-    def final(self, session: Any) -> dict[str, float]:
-        """Score the trained network; the test images are used here and nowhere else."""
-        begin = time.perf_counter()
-        singles = Split(self.data.test.images[:SINGLES], self.data.test.labels[:SINGLES])
-        sets = {"validation": self.data.validation, "test": self.data.test}
-        found = {
-            f"{name}_moving": score(session, self.network, images, training=False) for name, images in sets.items()
-        }
-        found["single"] = score(session, self.network, singles, training=False, chunk=1)
-        for cure in self._estimated(session):
-            with self._exchanged(session, cure):
-                for name, images in sets.items():
-                    found[f"{name}_{cure}"] = score(session, self.network, images, training=False)
-        self.seconds += time.perf_counter() - begin
-        return _flat(found)
-
-    def _entry(self, session: Any, train: Split) -> dict[str, float]:
-        found = {
-            f"{name}_{mode}": score(session, self.network, images, training=mode == "batch")
-            for name, images in (("train", train), ("validation", self.data.validation))
-            for mode in ("batch", "moving")
-        }
-        for cure in self._estimated(session):
-            with self._exchanged(session, cure):
-                found[f"validation_{cure}"] = score(session, self.network, self.data.validation, training=False)
-        return {"batch": self.step, **_flat(found)}
-
-    def _estimated(self, session: Any) -> tuple[str, ...]:
-        """Estimate the statistics of the present weights; return the names of the cures, if any."""
-        if self.keeper is None:
-            return ()
-        if not self.keeper.times or self.keeper.times[-1] < self.keeper.updates:
-            self.keeper.note(self._estimate(session))
-        return tuple(CURES)
-
-    def _estimate(self, session: Any) -> Statistics:
-        # Other batches than the next step's: a stream of their own.
-        options = self.configuration
-        stream = draw_batches(self.data.train, options.batch_size, seed=options.seed + 1_000_000)
-        feeds = [_feed(self.network, images, labels, training=True) for images, labels in islice(stream, FEW)]
-        before = session.run(self.moving)
-        recalibrate_graph(session, self.network.update_ops, feeds)
-        found: Statistics = session.run(self.moving)
-        self._set(session, before)
-        return found
-
-    @contextmanager
-    def _exchanged(self, session: Any, cure: str) -> Iterator[None]:
-        assert self.keeper is not None
-        before = session.run(self.moving)
-        self._set(session, self.keeper.cure(cure))
-        try:
-            yield
-        finally:
-            self._set(session, before)
-
-    def _set(self, session: Any, statistics: Mapping[str, npt.NDArray[Any]]) -> None:
-        assign(session, {variable: statistics[name].astype(np.float32) for name, variable in self.moving.items()})
-
     def _save(self, session: Any) -> None:
-        if self.checkpoint is None:
+        if self._checkpoint is None:
             return
-        state = {**self._identity(), "step": self.step, "log": self.log, "seconds": self.seconds}
-        extra: dict[str, npt.NDArray[Any]] = {"run": np.frombuffer(json.dumps(state).encode(), np.uint8)}
-        if self.keeper is not None:
-            extra |= {f"keeper {name}": array for name, array in self.keeper.state().items()}
-        self.checkpoint.save(session, extra)
+        own, arrays = self.memory()
+        state = {**self._identity(), "step": self.step, "log": self.log, "seconds": self.seconds, "own": own}
+        self._checkpoint.save(session, {"run": np.frombuffer(json.dumps(state).encode(), np.uint8), **arrays})
 
     def _restore(self, session: Any) -> None:
-        assert self.checkpoint is not None
-        path = self.checkpoint.path
+        assert self._checkpoint is not None
+        path = self._checkpoint.path
         try:
-            extra = self.checkpoint.restore(session)
-            state = json.loads(extra["run"].tobytes())
+            arrays = self._checkpoint.restore(session)
+            state = json.loads(arrays.pop("run").tobytes())
         except (CheckpointError, KeyError, ValueError) as error:
             raise ResumeError(f"{path}: this is no checkpoint of this run ({error})") from error
         for name, mine in self._identity().items():
             theirs = state.get(name)
             if theirs != mine:
-                raise ResumeError(f"{path}: the checkpoint has another {name}: {_difference(theirs, mine)}.")
+                raise ResumeError(f"{path}: the checkpoint has another {name}: {differences(theirs, mine)}.")
         self.step, self.log, self.seconds = state["step"], state["log"], state["seconds"]
-        if self.keeper is not None:
-            kept = {key.removeprefix("keeper "): value for key, value in extra.items() if key.startswith("keeper ")}
-            self.keeper.restore(kept)
+        self.recall(state["own"], arrays)
 
     def _identity(self) -> dict[str, Any]:
         return {
             "experiment": self.experiment,
             "configuration": asdict(self.configuration),
-            "data": dict(self.description),
-            "code": self.code,
+            "data": dict(self._description),
+            "code": self._code,
         }
 
     def _farewell(self) -> str:
         done = f"stopped after {self.step} of {self.configuration.batches} batches"
-        return done if self.checkpoint is None else f"{done}; the checkpoint is {self.checkpoint.path}"
+        return done if self._checkpoint is None else f"{done}; the checkpoint is {self._checkpoint.path}"
 
 
 def open_session(graph: Any) -> Any:
@@ -333,21 +287,26 @@ def score(session: Any, network: ImageNetwork, images: Split, *, training: bool,
     Score
         Averages over all images, whatever the sizes of the chunks.
     """
+    loss, accuracy = means(session, network, [network.loss, network.accuracy], images, training=training, chunk=chunk)
+    return Score(loss, share(accuracy, len(images)))
+
+
+def means(
+    session: Any, network: ImageNetwork, fetches: Sequence[Any], images: Split, *, training: bool, chunk: int = CHUNK
+) -> list[float]:
+    """Return means over all images, taken in chunks, of tensors that are means over the images fed."""
     positive_int(chunk, "chunk")
-    loss = right = 0.0
+    sums = np.zeros(len(fetches))
     for start in range(0, len(images), chunk):
         part = slice(start, start + chunk)
-        feed = _feed(network, images.images[part], images.labels[part], training=training)
-        size = len(images.labels[part])
-        sums = size * np.asarray(session.run([network.loss, network.accuracy], feed), np.float64)
-        loss, right = loss + sums[0], right + sums[1]
-    return Score(float(loss / len(images)), float(round(right) / len(images)))
+        feed = feed_of(network, images.images[part], images.labels[part], training=training)
+        sums += len(images.labels[part]) * np.asarray(session.run(list(fetches), feed), np.float64)
+    return [float(value) for value in sums / len(images)]
 
 
-def moving_variables(network: ImageNetwork) -> dict[str, Any]:
-    """Return the moving statistics of a graph by their names: variables that no gradient reaches and that say so."""
-    variables = network.graph.get_collection(tf1.GraphKeys.GLOBAL_VARIABLES)
-    return {variable.op.name: variable for variable in variables if "/moving_" in variable.op.name}
+def share(accuracy: float, count: int) -> float:
+    """Return an accuracy without its rounding: a whole number of `count` images."""
+    return round(accuracy * count) / count
 
 
 def describe(data: Dataset) -> dict[str, str | int]:
@@ -391,25 +350,12 @@ def _check(data: Dataset, configuration: Configuration) -> None:
         )
 
 
-def _feed(network: ImageNetwork, images: Any, labels: Any, *, training: bool) -> dict[Any, Any]:
-    return {network.inputs: images, network.labels: one_hot(labels, CLASSES), network.training: training}
+def feed_of(network: ImageNetwork, images: Any, labels: Any, *, training: bool) -> dict[Any, Any]:
+    """Return the feed dict of some images; labels go in as the network's placeholder wants them."""
+    wanted = labels if network.labels.dtype.is_integer else one_hot(labels, CLASSES)
+    return {network.inputs: images, network.labels: wanted, network.training: training}
 
 
-def _flat(scores: Mapping[str, Score]) -> dict[str, float]:
+def flat(scores: Mapping[str, Score]) -> dict[str, float]:
+    """Return scores as the numbers of a record: "test" gives "test_loss" and "test_accuracy"."""
     return {f"{name}_{kind}": value for name, found in scores.items() for kind, value in asdict(found).items()}
-
-
-def _summary(entry: Mapping[str, float]) -> str:
-    """Return what the progress bar shows of an entry of the log."""
-    return (
-        f"loss {entry['train_batch_loss']:.3f}, validation {100 * entry['validation_moving_accuracy']:.1f} % "
-        f"(batch statistics {100 * entry['validation_batch_accuracy']:.1f} %)"
-    )
-
-
-def _difference(theirs: Any, mine: Any) -> str:
-    """Return in words where two configurations differ."""
-    if not isinstance(mine, dict) or not isinstance(theirs, dict):
-        return f"{theirs!r}, not {mine!r}"
-    keys = [key for key in {**theirs, **mine} if theirs.get(key) != mine.get(key)]
-    return ", ".join(f"{key} = {theirs.get(key)!r} there, {mine.get(key)!r} here" for key in keys)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from bncourse.data import load_digits
-from bncourse.experiments import run, sweep, training
-from bncourse.experiments.configuration import ByHandConfiguration
+from bncourse.experiments import both_modes, run, sweep, training
+from bncourse.experiments.configurations import ByHandConfiguration
 from bncourse.experiments.record import InterruptedRun, ResumeError, read
 from bncourse.experiments.statistics import CURES
 from bncourse.tf_layers.deep_network import build_deep_network
@@ -23,7 +23,7 @@ OPTIONS = {"batches": 12, "every": 4, "batch_size": 20}
 
 def stop_after(steps, monkeypatch):
     """Let the run be told to stop after so many steps, as Ctrl-C would."""
-    feed, seen = training._feed, []
+    feed, seen = training.feed_of, []
 
     def counted(*arguments, training):
         seen.append(training)
@@ -31,7 +31,7 @@ def stop_after(steps, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
         return feed(*arguments, training=training)
 
-    monkeypatch.setattr(training, "_feed", counted)
+    monkeypatch.setattr(training, "feed_of", counted)
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +263,7 @@ def test_several_processes_find_what_one_finds(tmp_path):
 
 def test_moving_statistics_are_found_by_their_names():
     network = build_deep_network(conv_layers=2)
-    names = list(training.moving_variables(network))
+    names = list(both_modes.moving_variables(network))
     assert len(names) == 6
     assert all("moving_" in name for name in names)
 

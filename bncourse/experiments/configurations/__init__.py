@@ -1,0 +1,11 @@
+"""The options of every experiment: checked when they are set, and the same for Python and the command line.
+
+One module for each, so that a record depends on the options of its own experiment only. None loads TensorFlow.
+"""
+
+from bncourse.experiments.configurations.by_hand import ByHandConfiguration
+from bncourse.experiments.configurations.common import Configuration
+from bncourse.experiments.configurations.deep import DeepConfiguration
+from bncourse.experiments.configurations.one_step import OneStepConfiguration
+
+__all__ = ["ByHandConfiguration", "Configuration", "DeepConfiguration", "OneStepConfiguration"]
