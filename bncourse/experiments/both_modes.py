@@ -13,7 +13,7 @@ import numpy.typing as npt
 from bncourse.data import Dataset, Split
 from bncourse.data import batches as draw_batches
 from bncourse.experiments import training
-from bncourse.experiments.configurations.common import Configuration
+from bncourse.experiments.configurations.both_modes import BothModesConfiguration
 from bncourse.experiments.statistics import CURES, Keeper, Statistics
 from bncourse.experiments.training import Arrays, Program, feed_of, flat, score
 from bncourse.repair import recalibrate_graph
@@ -30,6 +30,7 @@ FEW = 10
 MODULES = (
     *training.MODULES,
     "bncourse.experiments.both_modes",
+    "bncourse.experiments.configurations.both_modes",
     "bncourse.experiments.statistics",
     "bncourse.repair.engine",
     "bncourse.repair.graph",
@@ -51,20 +52,21 @@ class BothModes(Program):
     def __init__(
         self,
         experiment: str,
-        configuration: Configuration,
+        configuration: BothModesConfiguration,
         network: ImageNetwork,
         data: Dataset,
         *,
         code: tuple[str, ...],
     ) -> None:
         super().__init__(experiment, configuration, network, data, code=code)
+        self.options = configuration
         self.moving = moving_variables(network)
         self.keeper: Keeper | None = None
 
     def begin(self, session: Any) -> None:
         """Note the start values of the statistics."""
-        if self.configuration.cures:
-            self.keeper = Keeper(session.run(self.moving), self.configuration.momentum)
+        if self.options.cures:
+            self.keeper = Keeper(session.run(self.moving), self.options.momentum)
 
     def train_on(self, session: Any, feed: Mapping[Any, Any]) -> None:
         """Take one step, and follow the statistics."""
@@ -124,7 +126,7 @@ class BothModes(Program):
 
     def _estimate(self, session: Any) -> Statistics:
         # Other batches than the next step's: a stream of their own.
-        options = self.configuration
+        options = self.options
         stream = draw_batches(self.data.train, options.batch_size, seed=options.seed + 1_000_000)
         feeds = [feed_of(self.network, images, labels, training=True) for images, labels in islice(stream, FEW)]
         before = session.run(self.moving)

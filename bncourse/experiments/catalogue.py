@@ -12,7 +12,14 @@ from typing import Any
 
 from bncourse.data import load
 from bncourse.experiments import fingerprint
-from bncourse.experiments.configurations import ByHandConfiguration, DeepConfiguration, OneStepConfiguration
+from bncourse.experiments.configurations import (
+    BaseConfiguration,
+    ByHandConfiguration,
+    DeepConfiguration,
+    ImprovedConfiguration,
+    OneStepConfiguration,
+    WiredConfiguration,
+)
 from bncourse.experiments.record import Run, check_resume
 
 
@@ -75,12 +82,36 @@ _ALL = (
         ByHandConfiguration,
     ),
     Experiment(
+        "wired",
+        "a small network whose update ops are wired in one of 21 ways, right and wrong",
+        ("C-A5", "C-A9", "C-C1", "C-C2", "C-C5"),
+        0.3,
+        "wired",
+        WiredConfiguration,
+    ),
+    Experiment(
         "one-step",
         "article B: one step of the network with one unit a layer",
         ("S-B1", "C-B1", "C-B2", "C-B3"),
         0.1,
         "one_step",
         OneStepConfiguration,
+    ),
+    Experiment(
+        "base",
+        "article E: the base network, without BN, dropout and early stopping",
+        ("S-E1", "S-E2", "S-E3"),
+        2,
+        "base_network",
+        BaseConfiguration,
+    ),
+    Experiment(
+        "improved",
+        "article E: BN, SELU, dropout and early stopping, together or one by one",
+        ("S-E4", "S-E5", "C-E1", "C-E6"),
+        20,
+        "article_e",
+        ImprovedConfiguration,
     ),
 )
 

@@ -20,6 +20,7 @@ CODE = (
     "bncourse.experiments.configurations.deep",
     "bncourse.experiments.deep_network",
     "bncourse.tf_layers.deep_network",
+    "bncourse.tf_layers.optimizers",
 )
 
 
@@ -70,6 +71,7 @@ def run(configuration: DeepConfiguration, data: Dataset, **how: Any) -> Run:
         update_ops=configuration.update_ops,
         order=configuration.order,
         loss=configuration.loss,
+        optimizer=configuration.optimizer,
         seed=configuration.seed,
     )
     return BothModes("deep", configuration, network, data, code=CODE).run(**how)

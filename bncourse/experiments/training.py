@@ -43,6 +43,7 @@ MODULES = (
     "bncourse.experiments.configurations.common",
     "bncourse.experiments.schedules",
     "bncourse.experiments.training",
+    "bncourse.tf_layers.ends",
     "bncourse.tf_layers.runtime",
 )
 
@@ -60,8 +61,8 @@ class Score:
 class Program:
     """One training run: the network, the log, and everything that a checkpoint must hold beside the variables.
 
-    One thread computes, so that a run is the same on any number of cores; another processor rounds differently, and
-    training makes that visible after a few dozen steps.
+    By default one thread computes, so that a run is the same on any number of cores; another processor rounds
+    differently, and training makes that visible after a few dozen steps.
 
     Parameters
     ----------
@@ -82,6 +83,9 @@ class Program:
     TypeError, ValueError
         If data and configuration do not go together.
     """
+
+    #: Whether the log has an entry for the last step, wherever it falls.
+    looks_at_the_end = False
 
     def __init__(
         self,
@@ -162,7 +166,7 @@ class Program:
         """
         check_resume(checkpoint, resume)
         self._checkpoint = None if checkpoint is None else Checkpoint(checkpoint)
-        with open_session(self.network.graph) as session, _told_to_stop() as told:
+        with open_session(self.network.graph, self.configuration.threads) as session, _told_to_stop() as told:
             session.run(self.network.initializer)
             self.begin(session)
             if resume:
@@ -196,7 +200,7 @@ class Program:
                 if self.network.learning_rate is not None:
                     feed[self.network.learning_rate] = options.rate(self.step)
                 self.train_on(session, feed)
-                looked = self.step % options.every == 0
+                looked = self.step % options.every == 0 or (self.looks_at_the_end and self.step == options.batches - 1)
                 if looked:
                     self.log.append({"batch": self.step, **self.look(session, Split(images, labels))})
                     bar.set_postfix_str(self.summary(self.log[-1]))
@@ -244,21 +248,23 @@ class Program:
         return done if self._checkpoint is None else f"{done}; the checkpoint is {self._checkpoint.path}"
 
 
-def open_session(graph: Any) -> Any:
+def open_session(graph: Any, threads: int = 1) -> Any:
     """Return a session on a graph: ``tf1.Session(graph=graph)``, but ready three seconds sooner, and of one thread.
 
     Parameters
     ----------
     graph : tf.Graph
         The network's graph.
+    threads : int
+        How many threads share the work of one operation.
 
     Returns
     -------
     tf1.Session
         To be closed after use: ``with open_session(network.graph) as session:``.
     """
-    # Sums depend on how many threads share them. One thread is hardly slower here, and the same on every machine.
-    configuration = tf1.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=1)
+    # Sums depend on how many threads share them. One thread is the same on every machine.
+    configuration = tf1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=1)
     # TensorFlow would rewrite this graph for three seconds, and the steps would be no faster for it.
     configuration.graph_options.rewrite_options.disable_meta_optimizer = True
     return tf1.Session(graph=graph, config=configuration)

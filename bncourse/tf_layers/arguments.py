@@ -13,6 +13,34 @@ CLASSES = 10
 Order = Literal["bn-relu", "bias-bn-relu", "bias-relu-bn", "relu-bn"]
 #: "sigmoid", article A's: ten yes-or-no questions; "softmax": one choice among ten.
 Loss = Literal["sigmoid", "softmax"]
+Activation = Literal["selu", "relu"]
+#: "adam", or "muon": turns of a set angle for the kernels in front of a BN, Adam for the rest.
+Optimizer = Literal["adam", "muon"]
+
+#: Keys of `bncourse.tf_layers.wirings.WIRINGS`, which loads TensorFlow.
+WiringName = Literal[
+    "dependencies",
+    "apply",
+    "group",
+    "fetched",
+    "in-place",
+    "towers",
+    "cond-in-place",
+    "cond-v1",
+    "forgotten",
+    "existing-op",
+    "constructor",
+    "on-the-loss",
+    "wrong-name",
+    "keras-layer",
+    "not-trainable",
+    "cond",
+    "too-early",
+    "one-scope",
+    "always-true",
+    "always-true-in-place",
+    "always-false",
+]
 
 
 def check_learning_rate(learning_rate: float) -> float:

@@ -18,7 +18,8 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 from bncourse.nn.checks import fraction, not_negative
-from bncourse.tf_layers.arguments import CLASSES, IMAGE_SHAPE, check_learning_rate, check_seed, known
+from bncourse.tf_layers.arguments import CLASSES, check_learning_rate, check_seed, known
+from bncourse.tf_layers.ends import accuracy_of, placeholders, rate_placeholder
 from bncourse.tf_layers.network import ImageNetwork
 from bncourse.tf_layers.runtime import start_weights, tf, tf1
 
@@ -441,9 +442,7 @@ def build_by_hand_network(
 
     with tf1.Graph().as_default() as graph:
         tf1.set_random_seed(seed)
-        inputs = tf1.placeholder(tf.float32, (None, *IMAGE_SHAPE), name="inputs")
-        labels = tf1.placeholder(tf.float32, (None, CLASSES), name="labels")
-        mode = tf1.placeholder(tf.bool, (), name="training")
+        inputs, labels, mode = placeholders()
         logits = by_hand_logits(
             inputs,
             mode if training == "placeholder" else training,
@@ -455,12 +454,12 @@ def build_by_hand_network(
         )
         loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=logits))
         collected = tuple(tf1.get_collection(tf1.GraphKeys.UPDATE_OPS))
+        rate = rate_placeholder(learning_rate)
         with tf.control_dependencies(() if updates == "forgotten" else collected):
-            train_op = tf1.train.AdamOptimizer(learning_rate).minimize(loss)
-        correct = tf.equal(tf.argmax(logits, 1), tf.argmax(labels, 1))
-        accuracy = tf.reduce_mean(tf.cast(correct, tf.float32))
+            train_op = tf1.train.AdamOptimizer(rate).minimize(loss)
+        accuracy = accuracy_of(logits, labels)
         initializer = tf1.global_variables_initializer()
-    return ImageNetwork(graph, inputs, labels, mode, logits, loss, accuracy, train_op, collected, initializer)
+    return ImageNetwork(graph, inputs, labels, mode, logits, loss, accuracy, train_op, collected, initializer, rate)
 
 
 def _choose(training: Any, when_true: Callable[[], Any], when_false: Callable[[], Any]) -> Any:

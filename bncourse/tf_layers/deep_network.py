@@ -10,8 +10,10 @@ import math
 from typing import Any
 
 from bncourse.nn.checks import fraction, positive_int
-from bncourse.tf_layers.arguments import CLASSES, IMAGE_SHAPE, Loss, Order, check_learning_rate, check_seed, known
+from bncourse.tf_layers.arguments import CLASSES, Loss, Optimizer, Order, check_learning_rate, check_seed, known
+from bncourse.tf_layers.ends import accuracy_of, placeholders, rate_placeholder
 from bncourse.tf_layers.network import ImageNetwork
+from bncourse.tf_layers.optimizers import minimize
 from bncourse.tf_layers.runtime import start_weights, tf, tf1
 
 #: The article's text says 20 convolutional layers; its loop, ``range(1, 20)``, makes 19.
@@ -106,6 +108,7 @@ def build_deep_network(
     *,
     batch_norm: bool = True,
     momentum: float = 0.99,
+    optimizer: Optimizer = "adam",
     learning_rate: float = 0.002,
     update_ops: bool = True,
     conv_layers: int = CONV_LAYERS,
@@ -124,8 +127,10 @@ def build_deep_network(
         Whether BN follows every layer but the logits.
     momentum : float
         Share of the old value in each update of the moving statistics, in [0, 1].
+    optimizer : Optimizer
+        ``"adam"``, the article's, or ``"muon"``; see `bncourse.tf_layers.optimizers.minimize`.
     learning_rate : float
-        Adam's learning rate, above 0; ``network.learning_rate`` may be fed with another at any step.
+        The optimizer's learning rate, above 0; ``network.learning_rate`` may be fed with another at any step.
     update_ops : bool
         Whether a training step updates the moving statistics. False is the classic mistake: TensorFlow only collects
         the update operations, and a program that does not run them scores new images with the start values 0 and 1.
@@ -156,12 +161,11 @@ def build_deep_network(
     check_seed(seed)
     known(order, "order", Order)
     known(loss, "loss", Loss)
+    known(optimizer, "optimizer", Optimizer)
 
     with tf1.Graph().as_default() as graph:
         tf1.set_random_seed(seed)
-        inputs = tf1.placeholder(tf.float32, (None, *IMAGE_SHAPE), name="inputs")
-        labels = tf1.placeholder(tf.float32, (None, CLASSES), name="labels")
-        training = tf1.placeholder(tf.bool, (), name="training")
+        inputs, labels, training = placeholders()
 
         layer = inputs
         for depth in range(1, conv_layers + 1):
@@ -171,12 +175,12 @@ def build_deep_network(
         logits = tf1.layers.dense(layer, CLASSES, kernel_initializer=start_weights())
 
         cost = tf.reduce_mean(_LOSSES[loss](labels=labels, logits=logits))
-        rate = tf1.placeholder_with_default(tf.constant(learning_rate, tf.float32), (), name="learning_rate")
+        rate = rate_placeholder(learning_rate)
+        kernels = [v for v in tf1.trainable_variables() if v.op.name.endswith("/kernel")]
         updates = tuple(tf1.get_collection(tf1.GraphKeys.UPDATE_OPS))
         with tf.control_dependencies(updates if update_ops else ()):
-            train_op = tf1.train.AdamOptimizer(rate).minimize(cost)
+            train_op = minimize(cost, optimizer, rate, turned=kernels[:-1] if batch_norm else ())
 
-        correct = tf.equal(tf.argmax(logits, 1), tf.argmax(labels, 1))
-        accuracy = tf.reduce_mean(tf.cast(correct, tf.float32))
+        accuracy = accuracy_of(logits, labels)
         initializer = tf1.global_variables_initializer()
     return ImageNetwork(graph, inputs, labels, training, logits, cost, accuracy, train_op, updates, initializer, rate)

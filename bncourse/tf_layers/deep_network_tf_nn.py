@@ -10,9 +10,10 @@ import math
 from typing import Any, Literal
 
 from bncourse.nn.checks import fraction, positive_int
-from bncourse.tf_layers.arguments import CLASSES, IMAGE_SHAPE, check_learning_rate, check_seed
+from bncourse.tf_layers.arguments import CLASSES, check_learning_rate, check_seed
 from bncourse.tf_layers.by_hand import batch_norm_by_hand
 from bncourse.tf_layers.deep_network import CONV_LAYERS
+from bncourse.tf_layers.ends import accuracy_of, placeholders, rate_placeholder
 from bncourse.tf_layers.network import ImageNetwork
 from bncourse.tf_layers.runtime import start_weights, tf, tf1
 
@@ -72,9 +73,7 @@ def build_tf_nn_network(
 
     with tf1.Graph().as_default() as graph:
         tf1.set_random_seed(seed)
-        inputs = tf1.placeholder(dtype, (None, *IMAGE_SHAPE), name="inputs")
-        labels = tf1.placeholder(dtype, (None, CLASSES), name="labels")
-        training = tf1.placeholder(tf.bool, (), name="training")
+        inputs, labels, training = placeholders(dtype)
 
         def bn_relu(layer: Any, index: int, variance: Any) -> Any:
             # The moments run over all axes but the last: (0,) behind a dense layer, (0, 1, 2) behind a convolution.
@@ -97,12 +96,12 @@ def build_tf_nn_network(
 
         loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits))
         updates = tuple(tf1.get_collection(tf1.GraphKeys.UPDATE_OPS))
+        rate = rate_placeholder(learning_rate)
         with tf.control_dependencies(updates):
-            train_op = tf1.train.AdamOptimizer(learning_rate).minimize(loss)
-        correct = tf.equal(tf.argmax(logits, 1), tf.argmax(labels, 1))
-        accuracy = tf.reduce_mean(tf.cast(correct, tf.float32))
+            train_op = tf1.train.AdamOptimizer(rate).minimize(loss)
+        accuracy = accuracy_of(logits, labels)
         initializer = tf1.global_variables_initializer()
-    return ImageNetwork(graph, inputs, labels, training, logits, loss, accuracy, train_op, updates, initializer)
+    return ImageNetwork(graph, inputs, labels, training, logits, loss, accuracy, train_op, updates, initializer, rate)
 
 
 def _numbered(name: str, index: int) -> str:

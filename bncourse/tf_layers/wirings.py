@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from bncourse.nn.checks import fraction, positive_int
-from bncourse.tf_layers.arguments import CLASSES, IMAGE_SHAPE, check_learning_rate, check_seed
+from bncourse.tf_layers.arguments import CLASSES, check_learning_rate, check_seed
+from bncourse.tf_layers.ends import accuracy_of, placeholders, rate_placeholder
 from bncourse.tf_layers.network import ImageNetwork
 from bncourse.tf_layers.one_step import ancestors
 from bncourse.tf_layers.runtime import tf, tf1
@@ -131,9 +132,7 @@ def build_wired_network(
     chosen = WIRINGS[wiring]
     with tf1.Graph().as_default() as graph, _control_flow(v2=chosen.control_flow_v2):
         tf1.set_random_seed(seed)
-        inputs = tf1.placeholder(tf.float32, (None, *IMAGE_SHAPE), name="inputs")
-        labels = tf1.placeholder(tf.float32, (None, CLASSES), name="labels")
-        training = tf1.placeholder(tf.bool, (), name="training")
+        inputs, labels, training = placeholders()
 
         def normalise(layer: Any, name: str) -> Any:
             return tf.nn.relu(chosen.normalise(layer, training, momentum, name))
@@ -143,12 +142,12 @@ def build_wired_network(
         logits = tf.concat([_head(part, normalise) for part in features], 0)[: tf.shape(inputs)[0]]
 
         loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits))
-        train_op = chosen.connect(Program(loss, lambda: tf1.train.AdamOptimizer(learning_rate), early))
-        correct = tf.equal(tf.argmax(logits, 1), tf.argmax(labels, 1))
-        accuracy = tf.reduce_mean(tf.cast(correct, tf.float32))
+        rate = rate_placeholder(learning_rate)
+        train_op = chosen.connect(Program(loss, lambda: tf1.train.AdamOptimizer(rate), early))
+        accuracy = accuracy_of(logits, labels)
         initializer = tf1.global_variables_initializer()
         updates = tuple(_collected())
-    return ImageNetwork(graph, inputs, labels, training, logits, loss, accuracy, train_op, updates, initializer)
+    return ImageNetwork(graph, inputs, labels, training, logits, loss, accuracy, train_op, updates, initializer, rate)
 
 
 def _parts(inputs: Any, towers: bool) -> list[Any]:

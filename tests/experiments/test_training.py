@@ -159,15 +159,38 @@ def test_a_killed_run_goes_on_to_the_same_digits(tmp_path):
     assert again == unbroken
 
 
-def test_the_learning_rate_goes_up_and_down():
-    options = ByHandConfiguration(schedule="one-cycle", learning_rate=0.01, batches=100)
+@pytest.mark.parametrize(("schedule", "peak_at"), [("one-cycle", 20), ("linear", 5)])
+def test_the_learning_rate_goes_up_and_down(schedule, peak_at):
+    options = ByHandConfiguration(schedule=schedule, learning_rate=0.01, batches=100)
     rates = [options.rate(step) for step in range(100)]
     assert rates[0] == pytest.approx(0.0005)
-    assert max(rates) == rates[20] == pytest.approx(0.01)
-    assert rates[-1] < 1e-5
-    assert np.all(np.diff(rates[:21]) > 0)
-    assert np.all(np.diff(rates[20:]) < 0)
+    assert max(rates) == rates[peak_at] == pytest.approx(0.01)
+    assert 0 < rates[-1] < 2e-4
+    assert np.all(np.diff(rates[: peak_at + 1]) > 0)
+    assert np.all(np.diff(rates[peak_at:]) < 0)
+
+
+def test_a_linear_schedule_falls_in_a_straight_line():
+    options = ByHandConfiguration(schedule="linear", learning_rate=0.01, batches=100)
+    falls = np.diff([options.rate(step) for step in range(5, 100)])
+    np.testing.assert_allclose(falls, -0.01 / 95)
+
+
+def test_a_constant_rate_is_constant():
     assert ByHandConfiguration(learning_rate=0.01).rate(77) == 0.01
+
+
+@pytest.mark.parametrize("name", ["deep", "by-hand", "wired"])
+def test_a_schedule_reaches_the_optimizer(name, monkeypatch):
+    """Of two runs of two steps, the one whose second step is nothing ends where its first step led."""
+    from bncourse.experiments.configurations.common import Configuration
+
+    options = {"batches": 2, "every": 1, "batch_size": 20}
+    slow = run(name, **options)
+    monkeypatch.setattr(Configuration, "rate", lambda self, step: self.learning_rate * (1 - step))
+    still = run(name, **options)
+    assert slow.log[0] == still.log[0]
+    assert slow.log[1]["train_batch_loss"] != still.log[1]["train_batch_loss"]
 
 
 def test_an_experiment_or_an_option_that_does_not_exist():
@@ -265,7 +288,17 @@ def test_moving_statistics_are_found_by_their_names():
     network = build_deep_network(conv_layers=2)
     names = list(both_modes.moving_variables(network))
     assert len(names) == 6
-    assert all("moving_" in name for name in names)
+    assert all(name.endswith(("/moving_mean", "/moving_variance")) for name in names)
+
+
+def test_helper_variables_of_zero_debias_are_no_moving_statistics():
+    from bncourse.tf_layers.by_hand import build_by_hand_network
+
+    network = build_by_hand_network(layer="contrib", zero_debias_moving_mean=True)
+    every = [v.op.name for v in network.graph.get_collection("variables") if "moving" in v.op.name]
+    names = list(both_modes.moving_variables(network))
+    assert len(every) > len(names)
+    assert all(name.endswith(("/moving_mean", "/moving_variance")) for name in names)
 
 
 def test_a_description_of_data_changes_with_a_single_pixel():

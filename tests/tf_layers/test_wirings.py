@@ -459,3 +459,11 @@ def test_both_checks_agree_on_any_graph_of_dependencies(edges, writers):
         session.run([variable.initializer for variable in variables.values()])
         verdict = updates_run_by(made[-1], graph)
         assert moved_by(session, made[-1], {}) == {name for name, written in verdict.items() if written}
+
+
+def test_the_names_that_options_know_are_those_of_the_wirings():
+    from typing import get_args
+
+    from bncourse.tf_layers.arguments import WiringName
+
+    assert get_args(WiringName) == tuple(WIRINGS)

@@ -3,9 +3,26 @@
 One module for each, so that a record depends on the options of its own experiment only. None loads TensorFlow.
 """
 
+from bncourse.experiments.configurations.article_e import (
+    BaseConfiguration,
+    EarlyStoppedConfiguration,
+    ImprovedConfiguration,
+)
+from bncourse.experiments.configurations.both_modes import BothModesConfiguration
 from bncourse.experiments.configurations.by_hand import ByHandConfiguration
 from bncourse.experiments.configurations.common import Configuration
 from bncourse.experiments.configurations.deep import DeepConfiguration
 from bncourse.experiments.configurations.one_step import OneStepConfiguration
+from bncourse.experiments.configurations.wired import WiredConfiguration
 
-__all__ = ["ByHandConfiguration", "Configuration", "DeepConfiguration", "OneStepConfiguration"]
+__all__ = [
+    "BaseConfiguration",
+    "BothModesConfiguration",
+    "ByHandConfiguration",
+    "Configuration",
+    "DeepConfiguration",
+    "EarlyStoppedConfiguration",
+    "ImprovedConfiguration",
+    "OneStepConfiguration",
+    "WiredConfiguration",
+]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from bncourse.experiments.configurations.common import Configuration, option
+from bncourse.experiments.configurations.both_modes import BothModesConfiguration
+from bncourse.experiments.configurations.common import option
 from bncourse.tf_layers.arguments import known
 
 Layer = Literal["by_hand", "tf_layers", "contrib"]
@@ -13,7 +14,7 @@ Axes = Literal["all", "batch"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ByHandConfiguration(Configuration):
+class ByHandConfiguration(BothModesConfiguration):
     """The options of article C's program; its mistakes are not the defaults."""
 
     layer: Layer = option("by_hand", "Which BN: by_hand, tf_layers or contrib.")

@@ -22,12 +22,12 @@ class Configuration:
     data: str = option("digits", "Data set: digits, mnist or fashion-mnist.")
     batches: int = option(800, "Training steps.")
     batch_size: int = option(64, "Images in a step.")
-    learning_rate: float = option(0.002, "Adam's learning rate; its peak, if the schedule is not constant.")
+    learning_rate: float = option(0.002, "The optimizer's learning rate; its peak, if the schedule is not constant.")
     schedule: Schedule = option("constant", "How the learning rate goes over the steps: constant, one-cycle or linear.")
     momentum: float = option(0.99, "Share of the old value in the moving statistics, from 0 to 1.")
     seed: int = option(0, "Seed of the start weights and of the order of the images.")
     every: int = option(25, "Steps from one entry of the log to the next.")
-    cures: bool = option(False, "Also score what other ways to keep the statistics would give (slow).")
+    threads: int = option(1, "Threads of a step. More are quicker, but then the last digits hang on their number.")
 
     def __post_init__(self) -> None:
         positive_int(self.batches, "batches")
@@ -37,8 +37,7 @@ class Configuration:
         check_learning_rate(self.learning_rate)
         known(self.schedule, "schedule", Schedule)
         fraction(self.momentum, "momentum", end=True)
-        if self.cures and self.momentum == 1:
-            raise ValueError("momentum = 1 with cures; expected a number below 1: the averages must move.")
+        positive_int(self.threads, "threads")
 
     def rate(self, step: int) -> float:
         """Return the learning rate of `step`, counted from 0."""
