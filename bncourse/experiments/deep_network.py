@@ -71,6 +71,7 @@ def run(configuration: DeepConfiguration, data: Dataset, **how: Any) -> Run:
         update_ops=configuration.update_ops,
         order=configuration.order,
         loss=configuration.loss,
+        start=configuration.start,
         optimizer=configuration.optimizer,
         seed=configuration.seed,
     )

@@ -89,9 +89,9 @@ def recalibrate_graph(
     TypeError
         If an argument has the wrong type.
     ValueError
-        If the graph has no BN layer, `update_ops` is empty, leaves a layer out or changes something else, there are
-        no feeds, or a statistic is NaN or infinite. On these and on all other errors, those of `feeds` among them,
-        the moving statistics are what they were.
+        If the graph has no BN layer, `update_ops` is empty, lies inside a branch of ``tf.cond``, leaves a layer out
+        or changes something else, there are no feeds, or a statistic is NaN or infinite. On these and on all other
+        errors, those of `feeds` among them, the moving statistics are what they were.
 
     Notes
     -----
@@ -119,10 +119,24 @@ def recalibrate_graph(
     if not operations:
         raise ValueError(
             "update_ops is empty; expected the updates of the moving statistics: network.update_ops, or what "
-            "tf1.get_collection(tf1.GraphKeys.UPDATE_OPS) holds when the layers were built."
+            "tf1.get_collection(tf1.GraphKeys.UPDATE_OPS) holds after the layers were built. It holds none of a layer "
+            "of tf.keras (they are in layer.updates), none of a layer with trainable=False, and none of a layer whose "
+            "training is False, or was left out."
         )
+    _check_graph(operations, session.graph)
     target = _Graph(session, operations, layers, inputs)
     return run(target, feeds, limit=batches, variance=variance, progress=progress, source="feeds")
+
+
+def _check_graph(operations: Iterable[Any], graph: Any) -> None:
+    """Refuse operations that a session of `graph` cannot run."""
+    elsewhere = [operation.name for operation in operations if getattr(operation, "graph", graph) is not graph]
+    if elsewhere:
+        raise ValueError(
+            f"update_ops holds {_some(elsewhere)}, not of the session's graph but inside a branch of tf.cond, or of "
+            "another graph. A session cannot run these. Call tf.layers.batch_normalization outside tf.cond, with the "
+            "mode as its argument training."
+        )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ CLASSES = 10
 Order = Literal["bn-relu", "bias-bn-relu", "bias-relu-bn", "relu-bn"]
 #: "sigmoid", article A's: ten yes-or-no questions; "softmax": one choice among ten.
 Loss = Literal["sigmoid", "softmax"]
+#: First weights of the convolutions: "glorot", random; "identity": every map hands on one map of the layer before.
+Start = Literal["glorot", "identity"]
 Activation = Literal["selu", "relu"]
 #: "adam", or "muon": turns of a set angle for the kernels in front of a BN, Adam for the rest.
 Optimizer = Literal["adam", "muon"]

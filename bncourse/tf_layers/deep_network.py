@@ -10,11 +10,11 @@ import math
 from typing import Any
 
 from bncourse.nn.checks import fraction, positive_int
-from bncourse.tf_layers.arguments import CLASSES, Loss, Optimizer, Order, check_learning_rate, check_seed, known
+from bncourse.tf_layers.arguments import CLASSES, Loss, Optimizer, Order, Start, check_learning_rate, check_seed, known
 from bncourse.tf_layers.ends import accuracy_of, placeholders, rate_placeholder
 from bncourse.tf_layers.network import ImageNetwork
 from bncourse.tf_layers.optimizers import minimize
-from bncourse.tf_layers.runtime import start_weights, tf, tf1
+from bncourse.tf_layers.runtime import identity_start, start_weights, tf, tf1
 
 #: The article's text says 20 convolutional layers; its loop, ``range(1, 20)``, makes 19.
 CONV_LAYERS = 19
@@ -57,6 +57,7 @@ def conv_layer(
     batch_norm: bool = True,
     momentum: float = 0.99,
     order: Order = "bn-relu",
+    start: Start = "glorot",
 ) -> Any:
     """Add a 3x3 convolution with ``4 * depth`` feature maps: convolution, BN, ReLU; or with a bias and ReLU.
 
@@ -76,6 +77,8 @@ def conv_layer(
         Share of the old value in each update of the moving statistics, in [0, 1].
     order : Order
         What follows the convolution, and whether it has a bias: one of the article's four. Not used without BN.
+    start : Start
+        First weights: ``"glorot"``, the article's, or ``"identity"``; see `bncourse.tf_layers.runtime.identity_start`.
 
     Returns
     -------
@@ -89,7 +92,7 @@ def conv_layer(
         2 if depth % 3 == 0 else 1,
         "same",
         use_bias=bias,
-        kernel_initializer=start_weights(),
+        kernel_initializer=start_weights() if start == "glorot" else identity_start(),
     )
     if not batch_norm:
         return tf.nn.relu(layer)
@@ -114,6 +117,7 @@ def build_deep_network(
     conv_layers: int = CONV_LAYERS,
     order: Order = "bn-relu",
     loss: Loss = "sigmoid",
+    start: Start = "glorot",
     seed: int = 0,
 ) -> ImageNetwork:
     """Build the network of article A in a graph of its own.
@@ -141,6 +145,9 @@ def build_deep_network(
         ``"relu-bn"``. The fully connected layer stays as it is.
     loss : Loss
         ``"sigmoid"``, or ``"softmax"``: the cross-entropy of the softmax, averaged over images.
+    start : Start
+        First weights of the convolutions: ``"glorot"``, the article's, or ``"identity"``; see
+        `bncourse.tf_layers.runtime.identity_start`.
     seed : int
         Seed of the graph: the same number gives the same start weights.
 
@@ -161,6 +168,7 @@ def build_deep_network(
     check_seed(seed)
     known(order, "order", Order)
     known(loss, "loss", Loss)
+    known(start, "start", Start)
     known(optimizer, "optimizer", Optimizer)
 
     with tf1.Graph().as_default() as graph:
@@ -169,7 +177,9 @@ def build_deep_network(
 
         layer = inputs
         for depth in range(1, conv_layers + 1):
-            layer = conv_layer(layer, depth, training, batch_norm=batch_norm, momentum=momentum, order=order)
+            layer = conv_layer(
+                layer, depth, training, batch_norm=batch_norm, momentum=momentum, order=order, start=start
+            )
         layer = tf.reshape(layer, (-1, math.prod(layer.shape[1:])))
         layer = fully_connected(layer, 100, training, batch_norm=batch_norm, momentum=momentum)
         logits = tf1.layers.dense(layer, CLASSES, kernel_initializer=start_weights())

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 #: Parts of the lines that TensorFlow prints on import and that say nothing about the reader's work.
 _GREETINGS = (
     "absl::InitializeLog",
@@ -49,8 +51,8 @@ def _import_tensorflow() -> Any:
     """Import TensorFlow with legacy Keras, or say why that is no longer possible in this process."""
     if "tensorflow" in sys.modules and os.environ.get("TF_USE_LEGACY_KERAS") != "1":
         raise ImportError(
-            "TensorFlow was imported before bncourse.tf_layers, with Keras 3 behind tf.keras, so tf.compat.v1.layers "
-            "is not available in this process. Restart it and import bncourse.tf_layers first, or set the "
+            "TensorFlow was imported before the course's, with Keras 3 behind tf.keras, so tf.compat.v1.layers is not "
+            "available in this process. Restart it and begin with 'from bncourse.tf_layers import tf', or set the "
             "environment variable TF_USE_LEGACY_KERAS=1 before TensorFlow is imported."
         )
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
@@ -75,3 +77,24 @@ def start_weights() -> Any:
     the graph's: with it, two graphs of the same seed start from different weights.
     """
     return tf1.glorot_uniform_initializer()
+
+
+def identity_start() -> Any:
+    """Return an initializer for 3x3 convolutions with BN and ReLU behind them, which at first hand on what they get.
+
+    Output k starts as a copy of input k. Outputs beyond the number of inputs, and all outputs of a kernel with a single
+    input, start as under `start_weights`, scaled to the length 1 of the copies. ReLU changes nothing in maps that are
+    nowhere negative, so a deep stack starts much like a shallow one. The idea is that of DiracNets (Zagoruyko and
+    Komodakis, 2017), which keep such a part for good.
+    """
+    glorot = start_weights()
+
+    def start(shape: Any, dtype: Any = None, **_: Any) -> Any:
+        height, width, inputs, outputs = shape
+        copies = min(inputs, outputs) if inputs > 1 else 0
+        kernel = tf.math.l2_normalize(glorot(shape, dtype=dtype or tf.float32), axis=(0, 1, 2))
+        one = np.zeros(shape, np.float32)
+        one[height // 2, width // 2, np.arange(copies), np.arange(copies)] = 1
+        return tf.where(np.arange(outputs) < copies, one, kernel)
+
+    return start

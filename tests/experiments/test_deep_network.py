@@ -73,6 +73,7 @@ def test_the_configuration_names_what_was_asked_for(run):
         "seed": 0,
         "every": 3,
         "threads": 1,
+        "start": "glorot",
         "optimizer": "adam",
         "cures": False,
         "order": "bn-relu",

@@ -14,6 +14,7 @@ from bncourse.repair import recalibrate, recalibrate_graph
 from bncourse.tf_layers import tf, tf1
 from bncourse.tf_layers.deep_network import build_deep_network
 from bncourse.tf_layers.improved_network import build_improved_network
+from bncourse.tf_layers.wirings import build_wired_network
 
 import keras  # isort: skip  # after TensorFlow, which bncourse.tf_layers sets up
 
@@ -305,6 +306,28 @@ def test_update_ops_that_change_weights_are_refused(net):
     with pytest.raises(ValueError, match="update_ops changed dense/kernel; expected updates of moving means and var"):
         recalibrate_graph(net.session, [*net.updates, train], [net.feed(X)])
     assert_unchanged(net, before)
+
+
+@pytest.mark.parametrize("wiring", ["cond", "cond-in-place"])
+def test_update_ops_in_a_branch_cannot_be_run(wiring):
+    """TensorFlow's own message named neither the branch nor a remedy."""
+    network = build_wired_network(wiring)
+    with tf1.Session(graph=network.graph) as session:
+        session.run(network.initializer)
+        with pytest.raises(
+            ValueError, match=r"update_ops holds bn1/\S+, .*inside a branch of tf\.cond.*Call tf\.layers"
+        ):
+            recalibrate_graph(session, network.update_ops, [{}])
+
+
+@pytest.mark.parametrize("wiring", ["keras-layer", "not-trainable", "always-false"])
+def test_an_empty_collection_has_causes(wiring):
+    network = build_wired_network(wiring)
+    with (
+        tf1.Session(graph=network.graph) as session,
+        pytest.raises(ValueError, match=r"none of a layer of tf\.keras .* trainable=False, .* whose training is False"),
+    ):
+        recalibrate_graph(session, network.update_ops, [{}])
 
 
 def test_no_update_ops_and_one_update_op(net):

@@ -50,7 +50,7 @@ def test_standard_error_is_restored_after_an_error(capfd):
 def test_import_refuses_when_tensorflow_came_first():
     done = run("import tensorflow; from bncourse.tf_layers import tf")
     assert done.returncode == 1
-    assert "ImportError: TensorFlow was imported before bncourse.tf_layers" in done.stderr
+    assert "begin with 'from bncourse.tf_layers import tf'" in done.stderr
     assert "TF_USE_LEGACY_KERAS=1" in done.stderr
 
 
@@ -89,3 +89,33 @@ def test_start_weights_are_glorot_uniform():
     assert np.abs(weights).max() < limit
     assert np.abs(weights).max() > 0.99 * limit
     assert weights.std() == pytest.approx(limit / np.sqrt(3), rel=0.05)
+
+
+def test_an_identity_start_hands_on_every_map():
+    from bncourse.tf_layers import tf, tf1
+    from bncourse.tf_layers.runtime import identity_start
+
+    x = np.random.default_rng(0).random((2, 6, 6, 4), np.float32)
+    with tf1.Graph().as_default(), tf1.Session() as session:
+        y = tf1.layers.conv2d(tf.constant(x), 6, 3, 1, "same", use_bias=False, kernel_initializer=identity_start())
+        strided = tf1.layers.conv2d(
+            tf.constant(x), 4, 3, 2, "same", use_bias=False, kernel_initializer=identity_start()
+        )
+        session.run(tf1.global_variables_initializer())
+        y, strided = session.run([y, strided])
+        kernel = session.run(tf1.trainable_variables()[0])
+    assert np.array_equal(y[..., :4], x)
+    # "same" pads an even side behind only, so the windows stand at 0, 2, 4 and their centres at 1, 3, 5.
+    assert np.array_equal(strided, x[:, 1::2, 1::2])
+    np.testing.assert_allclose(np.sum(kernel**2, axis=(0, 1, 2)), 1, rtol=1e-5)
+    assert len({str(kernel[..., k]) for k in (4, 5)}) == 2
+
+
+def test_an_identity_start_of_one_input_is_random():
+    """Copies of a single map would stay copies."""
+    from bncourse.tf_layers import tf1
+    from bncourse.tf_layers.runtime import identity_start
+
+    with tf1.Graph().as_default(), tf1.Session() as session:
+        kernel = session.run(identity_start()((3, 3, 1, 4)))
+    assert np.abs(np.corrcoef(kernel.reshape(9, 4).T) - np.eye(4)).max() < 0.9

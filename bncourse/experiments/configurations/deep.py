@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bncourse.experiments.configurations.both_modes import BothModesConfiguration
 from bncourse.experiments.configurations.common import option
-from bncourse.tf_layers.arguments import Loss, Optimizer, Order, known
+from bncourse.tf_layers.arguments import Loss, Optimizer, Order, Start, known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +16,7 @@ class DeepConfiguration(BothModesConfiguration):
     batch_norm: bool = option(True, "Whether BN follows every layer but the logits.")
     order: Order = option("bn-relu", "What follows a convolution: bn-relu, bias-bn-relu, bias-relu-bn or relu-bn.")
     loss: Loss = option("sigmoid", "Cross-entropy of ten sigmoids (the article's), or of a softmax.")
+    start: Start = option("glorot", "First weights of the convolutions: glorot, random; or identity, maps handed on.")
     optimizer: Optimizer = option("adam", "adam, the article's; or muon: turns of a set angle, and Adam for the rest.")
     update_ops: bool = option(True, "Whether a step updates the moving statistics; without is the classic mistake.")
 
@@ -23,6 +24,7 @@ class DeepConfiguration(BothModesConfiguration):
         super().__post_init__()
         known(self.order, "order", Order)
         known(self.loss, "loss", Loss)
+        known(self.start, "start", Start)
         known(self.optimizer, "optimizer", Optimizer)
         if self.batch_norm and self.batch_size == 1:
             raise ValueError(
