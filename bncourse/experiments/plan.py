@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from bncourse.experiments.catalogue import find
 from bncourse.experiments.record import RecordError, Run, read
 from bncourse.experiments.sweep import Task, tasks
 from bncourse.results import RUNS
+from bncourse.tf_layers.arguments import WiringName
 
 #: "fits": recorded with this code and configuration; "stale": with other code, or unreadable; "missing".
 State = Literal["fits", "stale", "missing"]
@@ -44,12 +45,25 @@ class Sweep:
         return tasks(self.experiment, self.choices, RUNS / self.name)
 
 
-#: What the better recipe changes; chosen on validation images only.
-RECIPE: Mapping[str, Sequence[Any]] = MappingProxyType(
-    {"loss": ("softmax",), "schedule": ("one-cycle",), "learning_rate": (0.01,), "momentum": (0.9,)}
+#: The better recipe for article A's network; chosen on validation images only.
+RECIPE: Mapping[str, Any] = MappingProxyType(
+    {
+        "loss": "softmax",
+        "start": "identity",
+        "optimizer": "muon",
+        "schedule": "linear",
+        "learning_rate": 0.04,
+        "momentum": 0.9,
+    }
 )
 
 _MNIST: Mapping[str, Sequence[Any]] = MappingProxyType({"data": ("mnist",), "seed": FIVE})
+
+
+def _one(options: Mapping[str, Any], **more: Any) -> Mapping[str, Sequence[Any]]:
+    """Return choices with a single value for each option, but five random starts on MNIST."""
+    return {**{name: (value,) for name, value in {**options, **more}.items()}, **_MNIST}
+
 
 _ALL = (
     Sweep("deep", "deep", {"cures": (True,), **_MNIST}, "article A's program, and what would have cured its lag"),
@@ -60,7 +74,20 @@ _ALL = (
         {"order": ("bias-bn-relu", "bias-relu-bn", "relu-bn"), "every": (100,), **_MNIST},
         "the three other orders of convolution, BN and ReLU",
     ),
-    Sweep("deep-recipe", "deep", {**RECIPE, "every": (100,), **_MNIST}, "the same layers with a better recipe"),
+    Sweep("deep-recipe", "deep", _one(RECIPE, every=100), "the same layers with a better recipe"),
+    Sweep("deep-recipe-start", "deep", _one(RECIPE, every=100, start="glorot"), "the recipe from the usual start"),
+    Sweep(
+        "deep-recipe-step",
+        "deep",
+        _one(RECIPE, every=100, optimizer="adam", learning_rate=0.01),
+        "the recipe with Adam's steps",
+    ),
+    Sweep(
+        "wired",
+        "wired",
+        {"wiring": get_args(WiringName), "every": (400,), **_MNIST},
+        "ways to wire the update ops, right and wrong",
+    ),
     Sweep(
         "by-hand",
         "by-hand",
