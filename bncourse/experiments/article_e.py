@@ -24,6 +24,7 @@ def run(configuration: ImprovedConfiguration, data: Dataset, **how: Any) -> Run:
     network = build_improved_network(
         batch_norm=configuration.batch_norm,
         normalise_logits=configuration.normalise_logits,
+        normalise_pooled=configuration.normalise_pooled,
         dropout_rates=(configuration.dropout, configuration.dense_dropout),
         activation=configuration.activation,
         momentum=configuration.momentum,

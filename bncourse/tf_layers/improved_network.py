@@ -55,6 +55,7 @@ def build_improved_network(
     *,
     batch_norm: bool = True,
     normalise_logits: bool = True,
+    normalise_pooled: bool = False,
     dropout_rates: tuple[float, float] = DROPOUT_RATES,
     activation: Activation = "selu",
     momentum: float = 0.9,
@@ -80,6 +81,9 @@ def build_improved_network(
         Whether BN stands behind both convolutions and the fully connected layer.
     normalise_logits : bool
         Whether BN stands behind the logits, too, as in the article; not used without `batch_norm`.
+    normalise_pooled : bool
+        Whether one more BN stands behind the pooling, which the article advises against; not used without
+        `batch_norm`.
     dropout_rates : (float, float)
         Shares that dropout sets to zero, in [0, 1): behind the pooling layer, and behind the fully connected layer.
     activation : Activation
@@ -136,7 +140,9 @@ def build_improved_network(
         layer = inputs
         for maps in (16, 32):
             layer = activate(tf1.layers.conv2d(layer, maps, 3, 1, "same", kernel_initializer=start_weights()))
-        layer = drop(tf1.layers.flatten(tf1.layers.max_pooling2d(layer, 2, 2, "valid")), 0)
+        layer = tf1.layers.max_pooling2d(layer, 2, 2, "valid")
+        layer = normalise(layer, wanted=batch_norm and normalise_pooled)
+        layer = drop(tf1.layers.flatten(layer), 0)
         layer = drop(activate(dense(layer, 32)), 1)
         logits = dense(layer, CLASSES, name="output")
         normalised_logits = normalise(logits, wanted=batch_norm and normalise_logits)

@@ -384,3 +384,41 @@ def test_impossible_options_are_refused(options, error, message):
     with pytest.raises(error) as caught:
         build_improved_network(**options)
     assert str(caught.value) == message
+
+
+# Options
+
+
+def test_bn_may_stand_behind_the_pooling_too():
+    network = build_improved_network(normalise_pooled=True)
+    assert len(network.update_ops) == 10
+    kinds = [op.type for op in on_the_way(network) if op.type in ("MaxPool", "If", "Selu", "MatMul")]
+    assert kinds.index("MaxPool") + 1 == kinds.index("If", kinds.index("MaxPool"))  # BN before the next dense layer
+
+
+@pytest.mark.parametrize(
+    ("options", "updates"),
+    [
+        ({"normalise_logits": False}, 6),
+        ({"batch_norm": False}, 0),
+        ({"batch_norm": False, "normalise_pooled": True}, 0),
+    ],
+)
+def test_bn_may_be_left_out(options, updates):
+    network = build_improved_network(**options)
+    assert len(network.update_ops) == updates
+    with tf1.Session(graph=network.graph) as session:
+        session.run(network.initializer)
+        session.run(network.train_op, feed(network, training=True))
+        before, after = session.run([network.accuracy_before, network.accuracy_after], feed(network, training=False))
+    assert before == after  # there is nothing between the two
+
+
+def test_without_dropout_nothing_is_drawn():
+    network = build_improved_network(dropout_rates=(0.0, 0.0))
+    assert not [op for op in network.graph.get_operations() if "dropout" in op.name]
+
+
+def test_relu_may_take_selus_place():
+    network = build_improved_network(activation="relu")
+    assert (len(operation(network, "Relu")), len(operation(network, "Selu"))) == (3, 0)

@@ -61,6 +61,7 @@ class ImprovedConfiguration(EarlyStoppedConfiguration):
     watch: Watched = option("after", "Accuracy that decides: after the last BN, or before it, as in the article.")
     batch_norm: bool = option(True, "Whether BN follows the convolutions and the fully connected layer.")
     normalise_logits: bool = option(True, "Whether BN follows the logits, too.")
+    normalise_pooled: bool = option(False, "Whether one more BN follows the pooling.")
     dropout: float = option(0.25, "Share that dropout drops behind the pooling, from 0 to below 1.")
     dense_dropout: float = option(0.5, "Share that dropout drops behind the fully connected layer.")
     activation: Activation = option("selu", "selu, the article's, or relu.")
