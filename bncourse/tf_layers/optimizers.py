@@ -4,7 +4,8 @@ BN behind a kernel makes the network blind to the kernel's length (the chapter o
 length may be kept at 1, and the size of a step is then its angle. "muon" sets this angle directly, the same for every
 layer, however small or large its gradient. The direction is that of Muon (Jordan and others, 2024): the gradient with
 all its singular values made about equal, so that a step turns every direction of the kernel and not only the strongest.
-That the kernels keep their length is from Jordan's "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (2024).
+That kernels keep a set length is from `airbench94_muon.py`, one of Jordan's programs for CIFAR-10 (there it is the
+square root of the number of outputs).
 """
 
 from __future__ import annotations

@@ -83,9 +83,9 @@ def identity_start() -> Any:
     """Return an initializer for 3x3 convolutions with BN and ReLU behind them, which at first hand on what they get.
 
     Output k starts as a copy of input k. Outputs beyond the number of inputs, and all outputs of a kernel with a single
-    input, start as under `start_weights`, scaled to the length 1 of the copies. ReLU changes nothing in maps that are
-    nowhere negative, so a deep stack starts much like a shallow one. The idea is that of DiracNets (Zagoruyko and
-    Komodakis, 2017), which keep such a part for good.
+    input, start as under `start_weights`, scaled to the length 1 of the copies. What BN and ReLU leave of a map that is
+    handed on is another matter: in training mode BN subtracts its mean, so only what lies above it passes. The idea is
+    that of DiracNets (Zagoruyko and Komodakis, 2017), which keep such a part for good.
     """
     glorot = start_weights()
 
