@@ -9,18 +9,20 @@ import typer
 from bncourse import __version__
 from bncourse.benchmark.commands import bench
 from bncourse.experiments.commands import compare, runs
+from bncourse.experiments.memory_commands import memory
 from bncourse.notebooks.commands import app as notebooks
 from bncourse.results.commands import app as results
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Tools of the course on Batch Normalization: run its experiments, check its notebooks, time its layer.",
+    help="Tools of the course on Batch Normalization: experiments, notebooks, time and memory.",
 )
 app.add_typer(notebooks, name="notebooks")
 app.add_typer(results, name="results")
 app.add_typer(runs, name="run")
 app.command()(compare)
 app.command()(bench)
+app.command()(memory)
 
 
 def _show_version(wanted: bool) -> None:
@@ -36,4 +38,4 @@ def main(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and leave."),
     ] = False,
 ) -> None:
-    """Tools of the course on Batch Normalization: run its experiments, check its notebooks, time its layer."""
+    """Tools of the course on Batch Normalization: experiments, notebooks, time and memory."""
