@@ -24,6 +24,7 @@ MODULES = (
     "bncourse.experiments.configurations.article_e",
     "bncourse.experiments.early_stopped",
     "bncourse.training.early_stopping",
+    "bncourse.training.rule",
 )
 
 _BEST = "best "

@@ -34,6 +34,8 @@ class PhotographsConfiguration:
     def __post_init__(self) -> None:
         known(self.model, "model", PhotographModel)
         known(self.batch_norm, "batch_norm", Place)
+        if self.model == "logistic" and self.batch_norm == "between":
+            raise ValueError("batch_norm = 'between' with logistic; expected 'input' or 'none': it has a single layer.")
         for name in ("image_size", "epochs", "batch_size"):
             positive_int(getattr(self, name), name)
         if self.learning_rate != 0:
