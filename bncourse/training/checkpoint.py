@@ -1,9 +1,8 @@
-"""The variables of a ``tf.compat.v1`` session, in one file: written whole or not at all."""
+"""The variables of a ``tf.compat.v1`` session: all of them, as arrays, or in a file."""
 
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bncourse.atomic import replacing
+from bncourse.training.arrays import Arrays, CheckpointError, read_arrays, write_arrays
+
+__all__ = ["Checkpoint", "CheckpointError", "GraphVariables", "assign"]
 
 # The value of tf.compat.v1.GraphKeys.GLOBAL_VARIABLES; spelt out, so that this room does not load TensorFlow.
 _GLOBAL_VARIABLES = "variables"
@@ -19,16 +20,51 @@ _GLOBAL_VARIABLES = "variables"
 _EXTRA = "extra:"
 
 
-class CheckpointError(ValueError):
-    """A checkpoint cannot be read, or does not fit the graph."""
+class GraphVariables:
+    """All global variables of a session's graph, as arrays by name.
+
+    Global are the weights, the moving statistics of Batch Normalization (which are not *trainable* variables, so a
+    program that saves only those loses them) and the optimizer's memory. What is no variable is not among them: the
+    random numbers of dropout, for example, are counted by the session and start anew with a new one.
+
+    Parameters
+    ----------
+    session : tf.compat.v1.Session
+        A session; to `write`, its variables need not be initialised.
+    """
+
+    def __init__(self, session: Any) -> None:
+        self.session = session
+
+    def read(self) -> Arrays:
+        """Return the present values, by the variables' names without the ``:0`` at the end.
+
+        Raises
+        ------
+        CheckpointError
+            If the graph has no variables.
+        """
+        # A single text comes back as plain bytes, without a dtype.
+        return {name: np.asarray(value) for name, value in self.session.run(_variables(self.session)).items()}
+
+    def write(self, values: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Set all variables, or none if a name, shape or type does not fit.
+
+        Adds nothing to the graph, so it may be called again and again, and on a finalised graph.
+
+        Raises
+        ------
+        CheckpointError
+            If the names, shapes or types are not those of the graph's variables.
+        """
+        _set(self.session, _variables(self.session), values, "the checkpoint")
 
 
 class Checkpoint:
-    """Saves and restores all global variables of a graph.
+    """Saves and restores all global variables of a graph (see `GraphVariables`).
 
-    Global are the weights, the moving statistics of Batch Normalization (which are not *trainable* variables, so a
-    program that saves only those loses them) and the optimizer's memory. The file is a NumPy archive (``.npz``) with
-    one array for every variable, under the variable's name. It is read without pickle.
+    The file is a NumPy archive (``.npz``) with one array for every variable, under the variable's name. It is read
+    without pickle.
 
     Parameters
     ----------
@@ -61,17 +97,10 @@ class Checkpoint:
         CheckpointError
             If the graph has no variables, or an array has a type that NumPy's format cannot hold (text, bfloat16).
         """
-        # A single text comes back as plain bytes, without a dtype.
-        values = {name: np.asarray(value) for name, value in session.run(_variables(session)).items()}
-        values |= {f"{_EXTRA}{name}": np.asarray(value) for name, value in (extra or {}).items()}
-        for name, value in values.items():
-            if value.dtype.kind not in "biufc":
-                raise CheckpointError(f"variable {name!r} has dtype {value.dtype}; expected plain numbers.")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(self.path) as temporary:
-            _write(temporary, values)
+        extras = {f"{_EXTRA}{name}": value for name, value in (extra or {}).items()}
+        write_arrays(self.path, {**GraphVariables(session).read(), **extras})
 
-    def restore(self, session: Any) -> dict[str, npt.NDArray[Any]]:
+    def restore(self, session: Any) -> Arrays:
         """Set all global variables of the session's graph to the saved values, and return the extras.
 
         Adds nothing to the graph, so it may be called again and again, and on a finalised graph. Everything is checked
@@ -94,26 +123,12 @@ class Checkpoint:
         CheckpointError
             If the file is damaged, or its names, shapes or types are not those of the graph's variables.
         """
-        variables, saved = _variables(session), self.read()
-        extra = {name.removeprefix(_EXTRA): saved.pop(name) for name in list(saved) if name.startswith(_EXTRA)}
-        values = saved
-        missing, unknown = sorted(set(variables) - set(values)), sorted(set(values) - set(variables))
-        if missing or unknown:
-            raise CheckpointError(
-                f"{self.path} belongs to another graph: it lacks {_some(missing)}, and the graph lacks "
-                f"{_some(unknown)}. Build the graph that was saved, in the same order."
-            )
-        for name, variable in variables.items():
-            value, shape = values[name], tuple(variable.shape.as_list())
-            if value.shape != shape or value.dtype != variable.dtype.base_dtype.as_numpy_dtype:
-                raise CheckpointError(
-                    f"{self.path}: {name!r} has shape {value.shape} and dtype {value.dtype}; the graph's variable has "
-                    f"{shape} and {variable.dtype.base_dtype.name}. Build the graph that was saved."
-                )
-        assign(session, {variable: values[name] for name, variable in variables.items()})
+        variables, values = _variables(session), self.read()
+        extra = {name.removeprefix(_EXTRA): values.pop(name) for name in list(values) if name.startswith(_EXTRA)}
+        _set(session, variables, values, str(self.path))
         return extra
 
-    def read(self) -> dict[str, npt.NDArray[Any]]:
+    def read(self) -> Arrays:
         """Return the saved values by the variables' names.
 
         Raises
@@ -123,19 +138,7 @@ class Checkpoint:
         CheckpointError
             If the file is damaged.
         """
-        try:
-            file = self.path.open("rb")
-        except FileNotFoundError:
-            raise FileNotFoundError(f"{self.path}: no checkpoint there. Save one before you restore it.") from None
-        with file:
-            try:
-                with zipfile.ZipFile(file) as archive:
-                    return {member.removesuffix(".npy"): _member(archive, member) for member in archive.namelist()}
-            # Damage shows in many ways: a wrong offset is an OSError, a wrong flag a RuntimeError ("is encrypted").
-            except (zipfile.BadZipFile, ValueError, EOFError, OSError, RuntimeError) as error:
-                raise CheckpointError(
-                    f"{self.path}: not a whole checkpoint ({error}). Delete it and train again."
-                ) from error
+        return read_arrays(self.path)
 
 
 def assign(session: Any, values: Mapping[Any, npt.NDArray[Any]]) -> None:
@@ -153,32 +156,30 @@ def assign(session: Any, values: Mapping[Any, npt.NDArray[Any]]) -> None:
         session.run(variable.initializer, {variable.initializer.inputs[1]: value})
 
 
+def _set(session: Any, variables: Mapping[str, Any], values: Mapping[str, npt.NDArray[Any]], source: str) -> None:
+    """Set all global `variables` of the session's graph to `values`, which came from `source`."""
+    missing, unknown = sorted(set(variables) - set(values)), sorted(set(values) - set(variables))
+    if missing or unknown:
+        raise CheckpointError(
+            f"{source} belongs to another graph: it lacks {_some(missing)}, and the graph lacks "
+            f"{_some(unknown)}. Build the graph that was saved, in the same order."
+        )
+    for name, variable in variables.items():
+        value, shape = values[name], tuple(variable.shape.as_list())
+        if value.shape != shape or value.dtype != variable.dtype.base_dtype.as_numpy_dtype:
+            raise CheckpointError(
+                f"{source}: {name!r} has shape {value.shape} and dtype {value.dtype}; the graph's variable has "
+                f"{shape} and {variable.dtype.base_dtype.name}. Build the graph that was saved."
+            )
+    assign(session, {variable: values[name] for name, variable in variables.items()})
+
+
 def _variables(session: Any) -> dict[str, Any]:
     """Return the global variables of the session's graph by their names, without the ``:0`` at the end."""
     variables = session.graph.get_collection(_GLOBAL_VARIABLES)
     if not variables:
         raise CheckpointError("the session's graph has no global variables. Build the network in this graph first.")
     return {variable.name.removesuffix(":0"): variable for variable in variables}
-
-
-def _write(path: Path, values: Mapping[str, npt.NDArray[Any]]) -> None:
-    # numpy.savez would do, but takes the names as keyword arguments, so it fails for a variable called "file".
-    with path.open("wb") as file:
-        with zipfile.ZipFile(file, "w") as archive:
-            for name, value in values.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, value, allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _member(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
-    with archive.open(name) as member:
-        array: npt.NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
-        # The archive's checksum is compared at the end of a member only.
-        if member.read():
-            raise ValueError(f"bytes too many in {name}")
-    return array
 
 
 def _some(names: list[str]) -> str:

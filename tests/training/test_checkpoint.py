@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from bncourse.tf_layers import tf, tf1
-from bncourse.training import Checkpoint, CheckpointError, checkpoint
+from bncourse.training import Checkpoint, CheckpointError, GraphVariables
+from bncourse.training.arrays import read_arrays, remove_leftovers, write_arrays
 
 IMAGES = np.random.default_rng(0).normal(3, 2, (16, 4)).astype(np.float32)
 
@@ -272,7 +273,7 @@ def test_a_truncated_file(session, network, file, share):
 def test_no_damaged_bit_gives_another_value(tmp_path):
     file = Checkpoint(tmp_path / "small.npz")
     arrays = {"a/b": np.arange(3, dtype=np.float32), "c": np.float32(2)}
-    checkpoint._write(file.path, {name: np.asarray(value) for name, value in arrays.items()})
+    write_arrays(file.path, arrays)
     whole, caught = file.path.read_bytes(), 0
     for position in range(0, len(whole), 3):
         damaged = bytearray(whole)
@@ -362,6 +363,67 @@ def test_another_shape_or_type(session, network, file, value, told):
         f"{file.path}: 'batch_normalization/moving_variance' has {told}; the graph's variable has (3,) and float32. "
         "Build the graph that was saved."
     )
+
+
+# All variables, without a file
+
+
+def test_variables_are_read_and_written(session, network):
+    run(session, network, network.train_op, 3)
+    saved = GraphVariables(session).read()
+    assert same(saved, values(session, network))
+    run(session, network, network.train_op)
+    GraphVariables(session).write(saved)
+    assert same(values(session, network), saved)
+
+
+def test_variables_that_do_not_fit_are_refused(session, network):
+    saved = values(session, network)
+    with pytest.raises(CheckpointError) as caught:
+        GraphVariables(session).write({name: value for name, value in saved.items() if name != "dense/bias"})
+    assert str(caught.value) == (
+        "the checkpoint belongs to another graph: it lacks dense/bias, and the graph lacks nothing. "
+        "Build the graph that was saved, in the same order."
+    )
+    assert same(values(session, network), saved)
+
+
+# What a killed process leaves
+
+
+def test_only_what_a_killed_save_left_is_removed(tmp_path):
+    kept = ["best.npz", ".best.npz.part", ".best.npz.x1.part", ".best2.npz.7.part", "best.npz.7.part", ".best.npz.7"]
+    for name in [*kept, ".best.npz.7.part", ".best.npz.1234.part"]:
+        (tmp_path / name).write_text(name)
+    remove_leftovers(tmp_path / "best.npz")
+    assert files(tmp_path) == sorted(kept)
+
+
+def test_where_there_is_no_folder_nothing_is_left(tmp_path):
+    remove_leftovers(tmp_path / "none" / "best.npz")
+
+
+def test_what_replacing_writes_to_is_what_is_removed(tmp_path, monkeypatch):
+    """The names are chosen elsewhere: if they change there, this fails."""
+    path = tmp_path / "best.npz"
+
+    def dies(*_):
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(path), "replace", dies)
+        patch.setattr(type(path), "unlink", lambda *_, **__: None)
+        with pytest.raises(SystemExit):
+            write_arrays(path, {"a": np.zeros(1)})
+    assert len(files(tmp_path)) == 1
+    remove_leftovers(path)
+    assert files(tmp_path) == []
+
+
+def test_arrays_come_back_as_they_were(tmp_path):
+    arrays = {"a/b": np.arange(3.0), "file": np.array(True), "c": np.float16([[1]])}
+    write_arrays(tmp_path / "a.npz", arrays)
+    assert same(read_arrays(tmp_path / "a.npz"), arrays)
 
 
 def test_its_error_is_a_value_error():

@@ -5,6 +5,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bncourse.training import Decision, EarlyStopping
 
@@ -213,6 +215,83 @@ def test_an_impossible_state_is_refused_and_changes_nothing(change, error, messa
         stopping.restore(START | change)
     assert str(caught.value) == message
     assert stopping.state() == before
+
+
+#: Of a rule with start_from = 2: evaluated at the steps 1 to 9, best at 5, out of patience at 8.
+LATE = {"best": 0.5, "best_step": 5, "last_step": 9, "stopped_step": 8, "waiting_since": 5, "evaluations_waited": 4}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"last_step": None}, "best_step = 5 with last_step = None; expected at most the last step."),
+        ({"best_step": 10}, "best_step = 10 with last_step = 9; expected at most the last step."),
+        ({"stopped_step": 10}, "stopped_step = 10 with last_step = 9; expected at most the last step."),
+        ({"stopped_step": 5}, "best_step = stopped_step = 5; no rule stops at an improvement."),
+        ({"best_step": 1}, "best_step = 1 with start_from = 2; expected the start_from that was saved."),
+        ({"stopped_step": 1}, "stopped_step = 1 with start_from = 2; expected the start_from that was saved."),
+        (
+            {"waiting_since": 6},
+            "waiting_since = 6 with best_step = 5 and start_from = 2; expected a step from start_from to the best "
+            "step.",
+        ),
+        (
+            {"waiting_since": 1},
+            "waiting_since = 1 with best_step = 5 and start_from = 2; expected a step from start_from to the best "
+            "step.",
+        ),
+        (
+            {"best": None, "best_step": None, "waiting_since": 3},
+            "waiting_since = 3 with best_step = None and start_from = 2; expected a step from start_from to the best "
+            "step.",
+        ),
+        (
+            {"evaluations_waited": 6},
+            "evaluations_waited = 6 with waiting_since = 5 and last_step = 9; expected at most one a step.",
+        ),
+        (
+            {"best": None, "best_step": None, "last_step": 1, "stopped_step": None, "waiting_since": 2},
+            "evaluations_waited = 4 with waiting_since = 2 and last_step = 1; expected at most one a step.",
+        ),
+        (
+            dict.fromkeys(("best", "best_step", "last_step", "stopped_step")) | {"waiting_since": 2},
+            "evaluations_waited = 4 with waiting_since = 2 and last_step = None; expected at most one a step.",
+        ),
+    ],
+)
+def test_entries_that_contradict_each_other_are_refused(change, message):
+    stopping = EarlyStopping(start_from=2)
+    stopping.update(0.5, 1)
+    before = stopping.state()
+    with pytest.raises(ValueError, match=r"expected|no rule") as caught:
+        stopping.restore(LATE | change)
+    assert str(caught.value) == message
+    assert stopping.state() == before
+    stopping.restore(LATE)
+    assert stopping.state() == LATE
+
+
+@given(
+    values=st.lists(st.sampled_from([math.nan, 0.0, 0.25, 0.5, 0.75, 1.0]), max_size=12),
+    gaps=st.lists(st.integers(1, 3), min_size=12, max_size=12),
+    patience=st.integers(0, 5),
+    unit=st.sampled_from(["evaluations", "steps"]),
+    baseline=st.sampled_from([None, 0.5]),
+    start_from=st.integers(0, 8),
+)
+def test_no_state_that_occurs_is_refused(values, gaps, patience, unit, baseline, start_from):
+    options = {"patience": patience, "unit": unit, "baseline": baseline, "start_from": start_from}
+    stopping = EarlyStopping(**options)
+    for value, step in zip(values, np.cumsum(gaps), strict=False):
+        stopping.update(value, step)
+        EarlyStopping(**options).restore(stopping.state())
+    EarlyStopping(**options).restore(stopping.state())
+
+
+def test_a_training_error_is_not_looked_at():
+    stopping = EarlyStopping()
+    stopping.update(0.5, 1, training_error=math.nan)
+    assert (stopping.best, stopping.should_stop) == (0.5, False)
 
 
 @pytest.mark.parametrize("state", [{}, START | {"patience": 1}, {k: v for k, v in START.items() if k != "best"}])

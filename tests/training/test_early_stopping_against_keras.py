@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bncourse.tf_layers import tf  # noqa: F401  first: it quietens TensorFlow
-from bncourse.training import EarlyStopping
+from bncourse.training import EarlyStopping, Guard
 
 import keras  # isort: skip
 
@@ -110,3 +110,152 @@ def test_a_keras_callback_may_be_used_again_and_ours_not():
     ours.update(0.5, 0)
     with pytest.raises(ValueError, match="Use a new EarlyStopping for every run"):
         ours.update(0.25, 0)
+
+
+# Going back: what `restore_best_weights` does, and what the guard does
+
+
+class Model:
+    """A model whose only weight is the epoch, counted from 0."""
+
+    def __init__(self):
+        self.epoch, self.stop_training = None, False
+
+    def get_weights(self):
+        return [self.epoch]
+
+    def set_weights(self, weights):
+        [self.epoch] = weights
+
+    def read(self):
+        return {"epoch": np.array(self.epoch)}
+
+    def write(self, values):
+        self.epoch = int(values["epoch"])
+
+
+def left_by_keras(values, *, start_from=0, **options):
+    """Train for as long as the callback lets us; return the epoch whose weights are left, and the last epoch."""
+    callback = keras.callbacks.EarlyStopping("value", start_from_epoch=start_from, restore_best_weights=True, **options)
+    model = Model()
+    callback.set_model(model)
+    callback.on_train_begin()
+    for epoch, value in enumerate(values):
+        model.epoch = epoch
+        callback.on_epoch_end(epoch, {"value": value})
+        if model.stop_training:
+            break
+    callback.on_train_end()
+    return model.epoch, epoch
+
+
+def left_by_us(values, **options):
+    guard = Guard(None, EarlyStopping(**options), Model())
+    for epoch, value in enumerate(values):
+        guard.variables.epoch = epoch
+        if guard.update(value, epoch).should_stop:
+            break
+    if guard.rule.best_step is not None:
+        guard.go_back()
+    return guard.variables.epoch, epoch
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("baseline", [None, 0.25])
+def test_random_runs_go_back_alike(mode, baseline):
+    rng = np.random.default_rng([7, mode == "max", baseline is None])
+    stopped = 0
+    for _ in range(SEQUENCES):
+        values = rng.choice(GRID, size=12)
+        values[1:][rng.random(11) < 0.1] = math.nan
+        options = {"mode": mode, "baseline": baseline, "patience": int(rng.integers(0, 9)), "min_delta": 0.125}
+        expected = left_by_keras(values, **options)
+        assert left_by_us(values, **options) == expected, (values, options)
+        stopped += expected[1] < 11
+    # Both kinds of end: patience ran out, and the epochs were done.
+    assert 5 < stopped < SEQUENCES - 1
+
+
+def test_when_training_ends_without_stopping_both_go_back_all_the_same():
+    # Older versions went back only if they had stopped (tensorflow issue 35634).
+    values = [0.5, 0.25, 0.75]
+    assert left_by_keras(values, mode="min", patience=9) == left_by_us(values, mode="min", patience=9) == (1, 2)
+
+
+def test_without_a_baseline_reached_both_train_on_while_values_improve():
+    """The docstring of Keras promises a stop after `patience` epochs; the code, and ours, wait for one without gain."""
+    values = [0.1, 0.2, 0.3, 0.4, 0.5, 0.5, 0.6]
+    options = {"mode": "max", "patience": 2, "baseline": 0.9}
+    assert left_by_keras(values, **options) == left_by_us(values, **options) == (4, 5)
+
+
+def test_where_training_ends_before_start_from_both_leave_the_last_weights():
+    values = [0.5, 0.75, 0.625]
+    assert left_by_keras(values, mode="max", start_from=3) == left_by_us(values, mode="max", start_from=3) == (2, 2)
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_nan_first_makes_keras_go_back_to_it(mode):
+    values = [math.nan, 0.5, 0.25, 0.75, 0.5]
+    assert left_by_keras(values, mode=mode, patience=3) == (0, 3)
+    assert left_by_us(values, mode=mode, patience=3)[0] == (2 if mode == "min" else 3)
+
+
+# Arguments and logs
+
+
+def test_a_negative_min_delta_is_turned_round_by_keras_and_refused_by_us():
+    values = [0.5, 0.25, 0.125, 0.0]
+    options = {"mode": "min", "patience": 9}
+    assert keras_run(values, min_delta=-0.25, **options) == keras_run(values, min_delta=0.25, **options)
+    with pytest.raises(ValueError, match="min_delta"):
+        EarlyStopping(min_delta=-0.25)
+
+
+def test_a_negative_patience_is_taken_by_keras_and_refused_by_us():
+    assert keras_run([0.5, 0.5], mode="min", patience=-3)[1] == 1
+    with pytest.raises(ValueError, match="patience"):
+        EarlyStopping(patience=-3)
+
+
+def test_an_unknown_mode_is_guessed_by_keras_with_a_warning_and_refused_by_us():
+    with pytest.warns(UserWarning, match="mode 'maximum' is unknown, fallback to auto"):
+        callback = keras.callbacks.EarlyStopping("val_loss", mode="maximum")
+    assert callback.mode == "auto"
+    with pytest.raises(ValueError, match="mode"):
+        EarlyStopping(mode="maximum")
+
+
+def test_a_value_that_is_missing_is_passed_over_by_keras_with_a_warning():
+    callback = keras.callbacks.EarlyStopping("value", mode="min")
+    callback.set_model(Model())
+    callback.on_train_begin()
+    with pytest.warns(UserWarning, match="`value` which is not available"):
+        callback.on_epoch_end(0, {"loss": 0.5})
+    assert not callback.model.stop_training
+    with pytest.raises(TypeError, match="value = None"):
+        EarlyStopping().update(None, 0)
+
+
+def test_a_second_fit_makes_keras_forget_and_a_saved_rule_does_not():
+    """As after a crash: `BackupAndRestore` brings back weights and epoch; the callback starts with nothing."""
+    values = [0.25, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]
+    callback = keras.callbacks.EarlyStopping("value", mode="min", patience=3, restore_best_weights=True)
+    callback.set_model(Model())
+    for epoch, value in enumerate(values):
+        if epoch in (0, 2):  # the training begins, and begins again
+            callback.on_train_begin()
+        callback.model.epoch = epoch
+        callback.on_epoch_end(epoch, {"value": value})
+        if callback.model.stop_training:
+            break
+    callback.on_train_end()
+    # Without the break it would have stopped at epoch 3, and gone back to epoch 0.
+    assert (epoch, callback.model.epoch) == (5, 2)
+    first, second = EarlyStopping(patience=3), EarlyStopping(patience=3)
+    for epoch in (0, 1):
+        first.update(values[epoch], epoch)
+    second.restore(first.state())
+    for epoch in (2, 3):
+        second.update(values[epoch], epoch)
+    assert (second.stopped_step, second.best_step) == (3, 0)
