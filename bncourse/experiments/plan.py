@@ -88,6 +88,7 @@ _ALL = (
         {"wiring": get_args(WiringName), "every": (400,), **_MNIST},
         "ways to wire the update ops, right and wrong",
     ),
+    Sweep("one-step", "one-step", {"seed": (0,)}, "article B's step, in which nothing is random"),
     Sweep(
         "by-hand",
         "by-hand",
