@@ -8,7 +8,6 @@ import pytest
 from bncourse.experiments import plan, run
 from bncourse.results import RUNS
 
-
 #: All but article B's single step, in which nothing is random and no image is seen.
 TRAINED = [name for name in plan.SWEEPS if name != "one-step"]
 
