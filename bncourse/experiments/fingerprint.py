@@ -12,8 +12,8 @@ from pathlib import Path
 def of(modules: Iterable[str]) -> str:
     """Return 16 hexadecimal digits that change when the code of one of `modules` does.
 
-    Comments, docstrings, type hints of functions and the layout of the lines do not count. What the modules import
-    counts only if it is named, too.
+    Comments, docstrings, type hints of functions, the words of errors, the help texts of options and the layout of the
+    lines do not count. What the modules import counts only if it is named, too.
 
     Parameters
     ----------
@@ -40,6 +40,18 @@ class _Bare(ast.NodeTransformer):
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         return None if isinstance(node.value, ast.Constant) else node
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        if isinstance(node.exc, ast.Call):
+            node.exc.args, node.exc.keywords = [], []
+        self.generic_visit(node)
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        if isinstance(node.func, ast.Name) and node.func.id == "option":
+            node.args = node.args[:1]  # the default; the rest is for --help
+        self.generic_visit(node)
+        return node
 
     def visit_arg(self, node: ast.arg) -> ast.AST:
         node.annotation = None

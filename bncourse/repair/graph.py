@@ -61,7 +61,8 @@ def recalibrate_graph(
         An open session with the trained network.
     update_ops : iterable of tf.Operation or tf.Tensor
         The updates of the moving statistics of all layers to re-estimate: ``network.update_ops``, or what
-        ``tf1.get_collection(tf1.GraphKeys.UPDATE_OPS)`` holds. They must change nothing else.
+        ``session.graph.get_collection(tf1.GraphKeys.UPDATE_OPS)`` holds; all of them, even if the program runs only
+        some. They must change nothing else.
     feeds : iterable of dict
         Feed dicts, with the mode set to training: ``({inputs: images, training: True} for images in ...)``. They are
         taken one at a time and may come from a generator. The images of a feed should be mixed as in training.
@@ -119,9 +120,10 @@ def recalibrate_graph(
     if not operations:
         raise ValueError(
             "update_ops is empty; expected the updates of the moving statistics: network.update_ops, or what "
-            "tf1.get_collection(tf1.GraphKeys.UPDATE_OPS) holds after the layers were built. It holds none of a layer "
-            "of tf.keras (they are in layer.updates), none of a layer with trainable=False, and none of a layer whose "
-            "training is False, or was left out."
+            "session.graph.get_collection(tf1.GraphKeys.UPDATE_OPS) holds after the layers were built. "
+            "(tf1.get_collection looks into the default graph, which may be another one.) The collection holds none of "
+            "a layer of tf.keras (they are in layer.updates), none of a layer with trainable=False, and none of a "
+            "layer whose training is False, or was left out."
         )
     _check_graph(operations, session.graph)
     target = _Graph(session, operations, layers, inputs)
@@ -260,8 +262,8 @@ class _Graph:
         if still:
             raise ValueError(
                 f"update_ops did not move both statistics of {', '.join(still)}; the statistics are as they were. Pass "
-                "the update ops of all layers, or, if these layers are meant to keep theirs (built with "
-                "training=False), name the others in layers."
+                "the update ops of all layers (session.graph.get_collection(tf1.GraphKeys.UPDATE_OPS)), or, if these "
+                "layers are meant to keep theirs (built with training=False), name the others in layers."
             )
         odd = [
             variable.op.name

@@ -135,6 +135,23 @@ def test_a_fingerprint_sees_what_is_computed_and_not_how_it_is_explained(tmp_pat
     assert found["print_plain"] == found["print_told"] != found["print_other"]
 
 
+def test_a_fingerprint_does_not_see_the_words_of_errors_and_of_help(tmp_path, monkeypatch):
+    text = "x: int = option({default}, {help!r})\ndef f():\n    raise {error}({words!r})\n"
+    versions = {
+        "first": {"default": 1, "help": "One.", "error": "ValueError", "words": "no"},
+        "reworded": {"default": 1, "help": "Just one.", "error": "ValueError", "words": "not at all"},
+        "other_default": {"default": 2, "help": "One.", "error": "ValueError", "words": "no"},
+        "other_error": {"default": 1, "help": "One.", "error": "TypeError", "words": "no"},
+    }
+    found = {}
+    for name, parts in versions.items():
+        (tmp_path / name).mkdir()
+        found[name] = module(tmp_path / name, monkeypatch, text.format(**parts), "worded")
+        monkeypatch.undo()
+    assert found["first"] == found["reworded"]
+    assert len({found["first"], found["other_default"], found["other_error"]}) == 3
+
+
 def test_a_fingerprint_depends_on_which_modules_and_not_on_their_order():
     names = ["bncourse.averages", "bncourse.intervals"]
     assert fingerprint.of(names) == fingerprint.of(names[::-1]) != fingerprint.of(names[:1])

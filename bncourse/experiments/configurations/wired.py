@@ -13,7 +13,9 @@ from bncourse.tf_layers.arguments import WiringName, known
 class WiredConfiguration(BothModesConfiguration):
     """The options of one wiring."""
 
-    wiring: WiringName = option("dependencies", "How the update ops hang on the training step.")
+    wiring: WiringName = option(
+        "dependencies", "How the update ops hang on the training step; the chapter on update ops explains each."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
