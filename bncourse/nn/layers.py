@@ -190,7 +190,10 @@ class SELU(Layer):
 
 
 class _RandomlyKept(Layer):
-    """What the two kinds of dropout share: they keep a random share ``1 - rate`` of the numbers."""
+    """What the two kinds of dropout share: they keep a random share ``1 - rate`` of the numbers.
+
+    Seed and `draws`, how often they have drawn, decide what is kept in the next call.
+    """
 
     def __init__(self, rate: float, *, seed: Seed = None) -> None:
         super().__init__()
@@ -198,13 +201,13 @@ class _RandomlyKept(Layer):
         self.seed = seed
         # A fixed root and a counter instead of a running generator: a call that raises later costs no draw.
         self._root = np.random.SeedSequence(seed).generate_state(4)
-        self._draws = 0
+        self.draws = 0
         self._factor: FloatArray | None = None
 
     def _keep(self, shape: tuple[int, ...]) -> BoolArray:
         """Draw which numbers are kept in this call."""
-        rng = np.random.default_rng((*self._root, self._draws))
-        self._draws += 1
+        rng = np.random.default_rng((*self._root, self.draws))
+        self.draws += 1
         kept: BoolArray = rng.random(shape, dtype=np.float32) >= self.rate
         return kept
 

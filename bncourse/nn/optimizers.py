@@ -24,12 +24,14 @@ class Optimizer:
     ----------
     steps
         How many steps were taken.
+    memory
+        What is remembered of each parameter: for its name, arrays of its shape. With `steps`, all of the state.
     """
 
     def __init__(self, learning_rate: float) -> None:
         self.learning_rate = not_negative(learning_rate, "learning_rate")
         self.steps = 0
-        self._memory: dict[str, tuple[FloatArray, ...]] = {}
+        self.memory: dict[str, tuple[FloatArray, ...]] = {}
 
     def update(self, parameters: Mapping[str, FloatArray], gradients: Mapping[str, FloatArray]) -> None:
         """Take one step: change each of `parameters` in place.
@@ -43,7 +45,7 @@ class Optimizer:
             parameter is changed.
         """
         for name, parameter in parameters.items():
-            remembered = self._memory.get(name)
+            remembered = self.memory.get(name)
             if remembered and remembered[0].shape != parameter.shape:
                 raise ValueError(
                     f"{name!r} has shape {parameter.shape}, and this optimiser remembers one of shape "
@@ -64,7 +66,7 @@ class Optimizer:
 
     def _recall(self, name: str, gradient: FloatArray, count: int) -> tuple[FloatArray, ...]:
         """Return what is remembered of a parameter; at first, `count` arrays of zeros."""
-        return self._memory.get(name) or tuple(np.zeros_like(gradient) for _ in range(count))
+        return self.memory.get(name) or tuple(np.zeros_like(gradient) for _ in range(count))
 
 
 class SGD(Optimizer):
@@ -92,7 +94,7 @@ class SGD(Optimizer):
     def _change(self, name: str, gradient: FloatArray) -> FloatArray:
         (velocity,) = self._recall(name, gradient, 1)
         velocity = self.momentum * velocity - self.learning_rate * gradient
-        self._memory[name] = (velocity,)
+        self.memory[name] = (velocity,)
         return velocity
 
 
@@ -146,7 +148,7 @@ class Adam(Optimizer):
         m, v = self._recall(name, gradient, 2)
         m = self.beta_1 * m + (1 - self.beta_1) * gradient
         v = self.beta_2 * v + (1 - self.beta_2) * np.square(gradient)
-        self._memory[name] = (m, v)
+        self.memory[name] = (m, v)
         correction = float(np.sqrt(1 - self.beta_2**self.steps))
         epsilon = self.epsilon if self.epsilon_beside == "uncorrected" else self.epsilon * correction
         rate = self.learning_rate * correction / (1 - self.beta_1**self.steps)

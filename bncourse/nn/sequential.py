@@ -304,6 +304,11 @@ class Sequential(Layer):
         for layer, own in zip(self.layers, self._split(weights), strict=True):
             layer.set_weights(own)
 
+    @property
+    def built(self) -> bool:
+        """Whether every layer has its arrays: from the first call on."""
+        return self.weights.keys() == self._expected_names()
+
     def _check_weights(self, weights: Mapping[str, npt.ArrayLike]) -> None:
         same_names(weights, self._expected_names(), "this network")
         for layer, own in zip(self.layers, self._split(weights), strict=True):

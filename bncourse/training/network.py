@@ -41,12 +41,12 @@ class NetworkVariables:
             If the network was not called yet.
         """
         weights = self.network.weights
-        if weights.keys() != self.network._expected_names():
+        if not self.network.built:
             raise ValueError("the network has no weights before its first call; call it once.")
         arrays: Arrays = {f"{_WEIGHTS}{name}": array.copy() for name, array in weights.items()}
-        for name, memory in self.optimizer._memory.items():
+        for name, memory in self.optimizer.memory.items():
             arrays |= {f"{self._memory_prefix}{i}/{name}": array.copy() for i, array in enumerate(memory)}
-        arrays |= {f"{_DRAWS}{i}": np.array(layer._draws) for i, layer in self._drawing().items()}
+        arrays |= {f"{_DRAWS}{i}": np.array(layer.draws) for i, layer in self._drawing().items()}
         return arrays | {_STEPS: np.array(self.optimizer.steps)}
 
     def write(self, values: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -68,10 +68,10 @@ class NetworkVariables:
                 f"with an optimizer of the same kind (here {type(self.optimizer).__name__})."
             )
         self.network.set_weights(weights)  # checks first, so from here on nothing fails
-        self.optimizer._memory = memory
+        self.optimizer.memory = memory
         self.optimizer.steps = int(values[_STEPS])
         for i, layer in drawing.items():
-            layer._draws = int(values[f"{_DRAWS}{i}"])
+            layer.draws = int(values[f"{_DRAWS}{i}"])
 
     @property
     def _memory_prefix(self) -> str:
@@ -79,7 +79,7 @@ class NetworkVariables:
 
     def _drawing(self) -> dict[int, Any]:
         """Return the layers that draw random numbers, by their place."""
-        return {i: layer for i, layer in enumerate(self.network.layers) if hasattr(layer, "_draws")}
+        return {i: layer for i, layer in enumerate(self.network.layers) if hasattr(layer, "draws")}
 
     def _memory(
         self, values: Mapping[str, npt.NDArray[Any]], weights: Mapping[str, npt.NDArray[Any]]
