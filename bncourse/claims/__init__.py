@@ -1,4 +1,4 @@
-"""The claims of the source articles A, B and C: what each says, what the course finds, and whether it still holds."""
+"""The claims of the five source articles: what each says, what the course finds, and whether it still holds."""
 
 from bncourse.claims.claim import Claim, Evidence, Verdict, VerdictError
 from bncourse.claims.ledger import CLAIMS, claims_of

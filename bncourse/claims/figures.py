@@ -47,9 +47,19 @@ def at(of: Sequence[Run], batch: int, series: str = "validation_moving") -> Arra
     return np.array([100 * run.at(batch)[f"{series}_accuracy"] for run in of])
 
 
+def column(of: Sequence[Run], name: str) -> Array:
+    """Return one column of the logs, shape (starts, entries)."""
+    return np.array([run.column(name) for run in of])
+
+
 def across(values: Array) -> str:
     """Return lowest and highest of several starts in words."""
     return f"{values.min():.0f} to {values.max():.0f}"
+
+
+def listed(values: Array, digits: int) -> str:
+    """Return the values of a few starts in words: of two there is no interval worth the name."""
+    return " and ".join(f"{value:.{digits}f}" for value in values)
 
 
 def difference(one: Array, other: Array) -> Interval:
@@ -100,8 +110,7 @@ def small_networks(starts: int = 3) -> tuple[SmallNetwork, ...]:
 
 
 def _small_network(seed: int) -> SmallNetwork:
-    digits = load_digits()
-    (x, labels), (test, answers) = ((_pixels(split), split.labels) for split in (digits.train, digits.test))
+    (x, labels), (test, answers) = digit_rows("train"), digit_rows("test")
     layers: list[Layer] = []
     for number in range(4):
         layers += [Dense(32, use_bias=False, seed=(seed, number)), BatchNorm(momentum=0.9), ReLU()]
@@ -130,9 +139,17 @@ def _small_network(seed: int) -> SmallNetwork:
     return SmallNetwork(batch, pairs, moving, accuracy(logits(many, many, False)), spread)
 
 
-def _pixels(split: Any) -> npt.NDArray[np.float32]:
-    """Return the 8 x 8 pixels of the digits, as rows."""
-    return np.ascontiguousarray(split.images[:, 3:27:3, 3:27:3, 0]).reshape(len(split.labels), -1)
+def digit_maps(*splits: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Return the digits' original 8 x 8 pixels, shape (images, 8, 8, 1), and the labels of these splits together."""
+    found = [getattr(load_digits(), split) for split in splits]
+    images = np.concatenate([split.images[:, 3:27:3, 3:27:3] for split in found])
+    return images, np.concatenate([split.labels for split in found])
+
+
+def digit_rows(*splits: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Return the same pixels as rows, shape (images, 64), and the labels."""
+    images, labels = digit_maps(*splits)
+    return images.reshape(len(images), -1), labels
 
 
 @cache

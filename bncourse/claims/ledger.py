@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from bncourse.claims import article_a, article_b, article_c
+from bncourse.claims import article_a, article_b, article_c, article_d, article_e
 from bncourse.claims.claim import Claim
 
 
@@ -12,8 +12,10 @@ def _of(module: ModuleType) -> tuple[Claim, ...]:
     return tuple(value for value in vars(module).values() if isinstance(value, Claim))
 
 
-#: The rows of articles A, B and C.
-CLAIMS: tuple[Claim, ...] = tuple(entry for module in (article_a, article_b, article_c) for entry in _of(module))
+_ARTICLES = (article_a, article_b, article_c, article_d, article_e)
+
+#: The rows of all five articles.
+CLAIMS: tuple[Claim, ...] = tuple(entry for module in _ARTICLES for entry in _of(module))
 
 
 def claims_of(article: str) -> tuple[Claim, ...]:
@@ -21,7 +23,7 @@ def claims_of(article: str) -> tuple[Claim, ...]:
 
     Parameters
     ----------
-    article : {"A", "B", "C"}
+    article : {"A", "B", "C", "D", "E"}
         Its letter.
 
     Raises

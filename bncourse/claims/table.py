@@ -19,6 +19,8 @@ CHAPTERS: Mapping[str, str] = MappingProxyType(
     {
         "1-theory/what-bn-computes": "what BN computes",
         "1-theory/noise-and-limits": "noise and limits",
+        "1-theory/the-papers-experiment": "the paper's own experiment",
+        "1-theory/shift-and-smoothness": "shift and smoothness",
         "2-numpy-layer/convolutions-and-axes": "convolutions and axes",
         "3-tf-layers/deep-network": "a deep network",
         "3-tf-layers/update-ops": "update ops",
@@ -27,6 +29,11 @@ CHAPTERS: Mapping[str, str] = MappingProxyType(
         "4-moving-averages/one-step-and-the-lag": "one step, and the lag",
         "4-moving-averages/the-lag-and-three-cures": "the lag and three cures",
         "4-moving-averages/four-questions": "four questions",
+        "5-dropout-early-stopping/base-network": "the base network",
+        "5-dropout-early-stopping/improved-network": "the improved network",
+        "5-dropout-early-stopping/early-stopping": "early stopping",
+        "5-dropout-early-stopping/dropout-and-the-variance-shift": "dropout and the variance shift",
+        "6-practice/photographs": "photographs",
     }
 )
 
@@ -59,7 +66,7 @@ def show(article: str) -> Any:
 
     Parameters
     ----------
-    article : {"A", "B", "C"}
+    article : {"A", "B", "C", "D", "E"}
         Its letter.
 
     Returns

@@ -153,7 +153,7 @@ class Pictures:
         return self._sources[index].read(self.size, box=box, flip=flip)
 
     def all(self) -> tuple[FloatArray, IntArray]:
-        """Return all pictures at once, as one batch; for few only: it takes 12 `size`² bytes for each."""
+        """Return all pictures at once, as one batch; for few only: it takes 12 times `size` squared bytes for each."""
         (batch,) = photograph_batches(self, len(self), shuffle=False)
         return batch
 
@@ -194,7 +194,7 @@ class Photographs:
         them: show them as `printable`.
     source : str
         Where the pictures came from, in words and without any path.
-    report : Report
+    report : bncourse.data.picture_folder.Report
         What a folder held that is not used.
     """
 

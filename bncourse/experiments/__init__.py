@@ -10,22 +10,17 @@ from bncourse.experiments.record import RecordError, Run
 
 if TYPE_CHECKING:
     from bncourse.experiments.deep_network import train_deep_network
-    from bncourse.experiments.improved_network import ImprovedNetworkRun, train_improved_network
 
 __all__ = [
     "EXPERIMENTS",
-    "ImprovedNetworkRun",
     "RecordError",
     "Run",
     "run",
     "train_deep_network",
-    "train_improved_network",
 ]
 
 _LATER = {
     "train_deep_network": "deep_network",
-    "ImprovedNetworkRun": "improved_network",
-    "train_improved_network": "improved_network",
 }
 
 

@@ -13,11 +13,15 @@ from typing import Any
 from bncourse.data import load
 from bncourse.experiments import fingerprint
 from bncourse.experiments.configurations import (
+    AveragedConfiguration,
     BaseConfiguration,
     ByHandConfiguration,
     DeepConfiguration,
+    DeepPhotographsConfiguration,
     ImprovedConfiguration,
+    LogisticPhotographsConfiguration,
     OneStepConfiguration,
+    WidePhotographsConfiguration,
     WiredConfiguration,
 )
 from bncourse.experiments.record import Run, check_resume
@@ -36,9 +40,10 @@ class Experiment:
     rows : tuple of str
         Rows of the claims ledger that it serves.
     minutes : float
-        How long the defaults take on MNIST, with two cores; about.
+        How long the defaults take with two cores, about; on MNIST where the defaults are digits.
     module : str
-        Module of `bncourse.experiments` with a function ``run`` and ``CODE``, the modules that decide the result.
+        Module of `bncourse.experiments` with a function ``run`` and ``CODE``, the modules that decide the result; and,
+        if `bncourse.data.load` does not know its data, with a function ``load`` of the configuration.
     configuration : type
         The class of its options.
     """
@@ -59,6 +64,13 @@ class Experiment:
     def code(self) -> str:
         """Return the fingerprint of the code that decides its results."""
         return fingerprint.of(self._loaded().CODE)
+
+    def data(self, configuration: Any, *, progress: bool = False) -> Any:
+        """Return what a configuration trains on; None if that is nothing."""
+        own = getattr(self._loaded(), "load", None)
+        if own is not None:
+            return own(configuration, progress=progress)
+        return load(configuration.data) if hasattr(configuration, "data") else None
 
     def _loaded(self) -> Any:
         return import_module(f"bncourse.experiments.{self.module}")
@@ -112,6 +124,38 @@ _ALL = (
         20,
         "article_e",
         ImprovedConfiguration,
+    ),
+    Experiment(
+        "improved-averaged",
+        "article E's improved network with the mean of its last weights, and statistics for it",
+        ("S-E4",),
+        20,
+        "averaged",
+        AveragedConfiguration,
+    ),
+    Experiment(
+        "photographs-logistic",
+        "article D: logistic regression on photographs, with and without BN in front",
+        ("S-D1", "S-D2", "C-D1", "C-D3"),
+        0.3,
+        "photographs",
+        LogisticPhotographsConfiguration,
+    ),
+    Experiment(
+        "photographs-wide",
+        "article D: one wide convolution on photographs, with BN in front, between, or none",
+        ("S-D1", "S-D3", "C-D1", "C-D3"),
+        2,
+        "photographs",
+        WidePhotographsConfiguration,
+    ),
+    Experiment(
+        "photographs-deep",
+        "article D: seven convolutions on photographs, with BN in front, between, or none",
+        ("S-D1", "S-D4", "C-D1", "C-D2", "C-D3"),
+        1,
+        "photographs",
+        DeepPhotographsConfiguration,
     ),
 )
 
@@ -175,10 +219,11 @@ def run(
     ValueError
         If the experiment, an option or a data set does not exist, or an option lies outside its range.
     bncourse.data.DataError
-        If the data cannot be had.
+        If the data cannot be had, or a folder cannot be used.
     """
     configuration = configure(name, options)
     check_resume(checkpoint, resume)  # before anything that takes time
-    function = find(name).function  # before the data: a download imports Keras, and TensorFlow must be set up first
-    data = load(configuration.data) if hasattr(configuration, "data") else None
+    experiment = find(name)
+    function = experiment.function  # before the data: a download imports Keras, and TensorFlow must be set up first
+    data = experiment.data(configuration, progress=progress)
     return function(configuration, data, checkpoint=checkpoint, resume=resume, progress=progress)

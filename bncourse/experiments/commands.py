@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from enum import Enum
 from pathlib import Path
@@ -16,10 +16,14 @@ from rich.table import Table
 from bncourse.experiments.catalogue import EXPERIMENTS, Experiment
 
 if TYPE_CHECKING:
+    from bncourse.experiments.record import Run
     from bncourse.experiments.sweep import Task
 
 
 runs = typer.Typer(no_args_is_help=True)
+
+#: Longest list of words that ``--help`` shows beside an option's name.
+_NARROW = 28
 
 
 def _show_list(wanted: bool) -> None:
@@ -49,8 +53,8 @@ def _runs(
 def _list() -> Table:
     table = Table(
         title="Experiments",
-        caption="Articles and rows: the book's page on the five articles. Minutes: with --data mnist, on two cores; "
-        "on the digits, the default, less.",
+        caption="Articles and rows: the book's page on the five articles. Minutes: on two cores; with --data mnist, "
+        "where the digits are the default and take less, and with the embedded crops of photographs.",
     )
     for title in ("name", "what it is", "rows of the ledger", "minutes"):
         table.add_column(title)
@@ -82,12 +86,14 @@ def _command(experiment: Experiment) -> Callable[..., None]:
 
 def _option(place: Any, kind: Any) -> Any:
     """Return the annotation of one option, which may be given several times."""
-    words = {word: word for word in get_args(kind)}
-    accepted: Any = Enum("Word", words) if get_origin(kind) is Literal else kind
+    words = get_args(kind) if get_origin(kind) is Literal else ()
+    accepted: Any = Enum("Word", {word: word for word in words}) if words else kind
     # A flag could not be given several times, so yes and no are words.
+    shown = "|".join(words or (("yes", "no") if kind is bool else (kind.__name__,)))
+    metavar = shown if len(shown) <= _NARROW else "word"  # the column of a long one would leave no room for the help
     default = ("no", "yes")[int(place.default)] if kind is bool else place.default
-    metavar = "yes|no" if kind is bool else None
-    text = f"{place.metadata['help']} By default {default}."
+    choices = f" One of {', '.join(words)}." if metavar == "word" else ""
+    text = f"{place.metadata['help']}{choices} By default {default}."
     return Annotated[list[accepted] | None, typer.Option(help=text, show_default=False, metavar=metavar)]
 
 
@@ -103,8 +109,11 @@ _OWN: dict[str, tuple[Any, Any]] = {
         Annotated[Path, typer.Option(help="Folder of the results; for a single run also a file that ends in .json.")],
         Path("runs"),
     ),
-    "resume": (Annotated[bool, typer.Option("--resume", help="Keep what is finished, go on where it stopped.")], False),
-    "overwrite": (Annotated[bool, typer.Option("--overwrite", help="Make anew what is there.")], False),
+    "resume": (
+        Annotated[bool, typer.Option("--resume", metavar="", help="Keep what is finished, go on where it stopped.")],
+        False,
+    ),
+    "overwrite": (Annotated[bool, typer.Option("--overwrite", metavar="", help="Make anew what is there.")], False),
     "jobs": (Annotated[int, typer.Option(min=1, help="Runs at once, each in a process of its own.")], 1),
     "scheduler": (
         Annotated[
@@ -137,6 +146,7 @@ def _run(
         _fail("--resume and --overwrite exclude each other; give one of them.")
     if seeds:
         choices["seed"] = list(range(seeds))
+    plan: list[Task] = []
     try:
         plan = _placed(tasks(name, choices, out), out)
         _refuse(plan, resume=resume, overwrite=overwrite)
@@ -148,7 +158,9 @@ def _run(
         typer.echo(f"{stopped}. The same command with --resume goes on.", err=True)
         raise typer.Exit(130) from None
     except KeyboardInterrupt:
-        typer.echo("stopped. The same command with --resume keeps what is finished and goes on.", err=True)
+        saved = any(path.exists() for task in plan for path in (task.path, task.checkpoint))
+        how = "with --resume keeps what is finished and goes on" if saved else "starts anew; nothing was saved yet"
+        typer.echo(f"stopped. The same command {how}.", err=True)
         raise typer.Exit(130) from None
     except (TypeError, ValueError, DataError, OSError, ImportError) as error:
         _fail(str(error))
@@ -178,9 +190,10 @@ def _single(task: Task, *, resume: bool, overwrite: bool) -> None:
     from bncourse.experiments.sweep import execute
 
     run = execute(task, resume=resume, overwrite=overwrite, progress=True)
+    _show_notes(run.notes)
     for name, value in run.final.items():
         typer.echo(f"{name:<32} {value:.6g}")
-    typer.echo(f"Stored in {task.path}.")
+    typer.echo(f"{_cost(run)}. Stored in {task.path}.")
 
 
 def _several(plan: list[Task], *, jobs: int, scheduler: str | None, overwrite: bool) -> None:
@@ -192,10 +205,25 @@ def _several(plan: list[Task], *, jobs: int, scheduler: str | None, overwrite: b
         for task in plan:
             task.checkpoint.unlink(missing_ok=True)
     with tqdm(total=len(plan), unit="run") as bar:
-        for task, _ in execute_all(plan, jobs=jobs, scheduler=scheduler, overwrite=overwrite):
+        notes: dict[tuple[str, ...], None] = {}
+        for task, run in execute_all(plan, jobs=jobs, scheduler=scheduler, overwrite=overwrite):
             bar.update()
-            bar.write(f"Stored in {task.path}.")
+            bar.write(f"{_cost(run)}. Stored in {task.path}.")
+            notes[run.notes] = None
+    for each in notes:  # most often the same for all
+        _show_notes(each)
     typer.echo(f"bncourse compare {plan[0].path.parent} shows them side by side.")
+
+
+def _show_notes(notes: Sequence[str]) -> None:
+    for number, note in enumerate(notes):
+        typer.echo(f"{'  ' if number else ''}{note}")
+
+
+def _cost(run: Run) -> str:
+    """Return in words what a run took."""
+    memory = "" if run.peak_memory is None else f", at most {run.peak_memory / 2**20:,.0f} MiB in the process"
+    return f"{run.seconds:,.1f} s{memory}"
 
 
 def compare(

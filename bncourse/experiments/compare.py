@@ -43,13 +43,18 @@ def gather(files: Iterable[Path]) -> Groups:
     if not paths:
         raise ValueError("there are no result files here; bncourse run makes them.")
     groups: dict[str, list[Run]] = {}
+    found: dict[tuple[str, int], Path] = {}
     for path in paths:
         run = read(path)
         key = json.dumps([run.experiment, {**run.configuration, "seed": None}, dict(run.data)], sort_keys=True)
-        group = groups.setdefault(key, [])
-        if any(run.configuration["seed"] == other.configuration["seed"] for other in group):
-            raise ValueError(f"{path} holds a run that another file holds, too. Give each run once.")
-        group.append(run)
+        start = (key, run.configuration["seed"])
+        if start in found:
+            raise ValueError(
+                f"{path} and {found[start]} hold the same run: the same options, data and seed. Counted twice it would "
+                "narrow the interval; leave one of them out."
+            )
+        found[start] = path
+        groups.setdefault(key, []).append(run)
     return dict(zip(_names(list(groups.values())), groups.values(), strict=True))
 
 

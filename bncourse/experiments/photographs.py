@@ -16,9 +16,16 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from bncourse.data.photographs import Photographs, Pictures, load_photographs, photograph_batches
+from bncourse.data.photographs import CROPS, Photographs, Pictures, load_photographs, photograph_batches
 from bncourse.experiments import fingerprint
-from bncourse.experiments.configurations.photographs import PhotographModel, PhotographsConfiguration, Place
+from bncourse.experiments.configurations.photographs import (
+    DeepPhotographsConfiguration,
+    LogisticPhotographsConfiguration,
+    PhotographModel,
+    PhotographsConfiguration,
+    Place,
+    WidePhotographsConfiguration,
+)
 from bncourse.experiments.record import InterruptedRun, ResumeError, Run, check_resume, differences, installed
 from bncourse.experiments.training import _told_to_stop
 from bncourse.keras_models.photographs import (
@@ -28,6 +35,7 @@ from bncourse.keras_models.photographs import (
     silent_maps,
 )
 from bncourse.tf_layers import tf
+from bncourse.tf_layers.arguments import known
 from bncourse.training.arrays import CheckpointError, read_arrays, write_arrays
 
 #: Modules whose code decides the result.
@@ -40,7 +48,10 @@ CODE = (
     "bncourse.keras_models.photographs",
 )
 
-_NAME = "photographs"
+_CONFIGURATIONS: Mapping[PhotographModel, type[PhotographsConfiguration]] = {
+    kind.model: kind
+    for kind in (LogisticPhotographsConfiguration, WidePhotographsConfiguration, DeepPhotographsConfiguration)
+}
 
 
 @dataclass(frozen=True)
@@ -152,14 +163,15 @@ def train_photographs(
         raise TypeError(
             f"data is a {type(data).__name__}; expected bncourse.data.photographs.Photographs, say load_crops()."
         )
-    configuration = PhotographsConfiguration(
+    known(model, "model", PhotographModel)
+    rate = {} if learning_rate is None else {"learning_rate": learning_rate}
+    configuration = _CONFIGURATIONS[model](
         data=data.name,
         image_size=data.size,
-        model=model,
         batch_norm=batch_norm,
         epochs=epochs,
         batch_size=batch_size,
-        learning_rate=0.0 if learning_rate is None else learning_rate,
+        **rate,
         momentum=momentum,
         augment=augment,
         seed=seed,
@@ -173,9 +185,12 @@ def load(configuration: PhotographsConfiguration, *, progress: bool = False) -> 
 
     Raises
     ------
+    ValueError
+        If they are to be smaller than the model can take: before a folder is searched.
     bncourse.data.DataError
         If the folder cannot be used.
     """
+    check_image_size(configuration.model, configuration.image_size)
     return load_photographs(configuration.data, size=configuration.image_size, progress=progress)
 
 
@@ -191,7 +206,7 @@ def run(
     training = _Training(configuration, data)
     found = training.run(checkpoint=checkpoint, resume=resume, progress=progress)
     return Run(
-        experiment=_NAME,
+        experiment=training.name,
         configuration=asdict(configuration),
         data=training.description,
         log=found.log,
@@ -199,6 +214,20 @@ def run(
         seconds=round(found.seconds, 1),
         versions={**installed(), "keras": version("keras"), "pillow": version("pillow")},
         code=training.code,
+        peak_memory=found.peak_memory,
+        notes=_notes(data),
+    )
+
+
+def _notes(data: Photographs) -> tuple[str, ...]:
+    """Return what of a reader's folder is used, and what is not, and why."""
+    if data.name == CROPS:
+        return ()
+    skipped = data.report.skipped
+    used = ", ".join(f"{name} {len(pictures):,}" for name, pictures in data.splits().items())
+    return (
+        f"{data.report.used:,} pictures are used ({used}); left out: {len(skipped):,}",
+        *(f"{item.name}: {item.reason}" for item in skipped),
     )
 
 
@@ -212,6 +241,7 @@ class _Training:
             )
         check_image_size(configuration.model, configuration.image_size)
         _set_threads(configuration.threads)
+        self.name = f"photographs-{configuration.model}"
         self.configuration, self.data = configuration, data
         self.description, self.code = data.describe(), fingerprint.of(CODE)
         self.model = build_photograph_model(
@@ -222,7 +252,7 @@ class _Training:
             momentum=configuration.momentum,
             seed=configuration.seed,
         )
-        compile_photograph_model(self.model, learning_rate=configuration.learning_rate or None)
+        compile_photograph_model(self.model, learning_rate=configuration.learning_rate)
         self.model.optimizer.build(self.model.trainable_variables)
         self.log: list[dict[str, float]] = []
         self.sums = _Sums()  # of the epoch that is under way
@@ -323,7 +353,7 @@ class _Training:
 
     def _identity(self) -> dict[str, Any]:
         return {
-            "experiment": _NAME,
+            "experiment": self.name,
             "configuration": asdict(self.configuration),
             "data": self.description,
             "code": self.code,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
@@ -41,8 +41,16 @@ class Sweep:
     purpose: str
 
     def tasks(self) -> list[Task]:
-        """Return the runs, each with its file."""
-        return tasks(self.experiment, self.choices, RUNS / self.name)
+        """Return the runs, each with its file, named after what differs: a whole configuration would be too long."""
+        varied = [name for name, values in self.choices.items() if len(values) > 1]
+        return [
+            replace(task, path=task.path.with_name(f"{_label(task.options, varied) or self.name}.json"))
+            for task in tasks(self.experiment, self.choices, RUNS / self.name)
+        ]
+
+
+def _label(options: Mapping[str, Any], names: Sequence[str]) -> str:
+    return "-".join(f"{name}={options[name]}" for name in names)
 
 
 #: The better recipe for article A's network; chosen on validation images only.
@@ -57,7 +65,47 @@ RECIPE: Mapping[str, Any] = MappingProxyType(
     }
 )
 
+#: The mended recipe for article E's improved network; chosen on validation images only.
+MENDED: Mapping[str, Any] = MappingProxyType(
+    {
+        "batch_size": 128,
+        "optimizer": "muon",
+        "learning_rate": 0.03,
+        "schedule": "linear",
+        "activation": "relu",
+        "shift": 1,
+        "dropout": 0.1,
+        "dense_dropout": 0.0,
+        "patience": 0,
+    }
+)
+
 _MNIST: Mapping[str, Sequence[Any]] = MappingProxyType({"data": ("mnist",), "seed": FIVE})
+
+
+#: Crops of two photographs, small and for few epochs; momentum 0.9, because 0.99 would be late (`photographs-lag`).
+_CROPS: Mapping[str, Sequence[Any]] = MappingProxyType(
+    {"image_size": (128,), "epochs": (15,), "momentum": (0.9,), "threads": (1,), "seed": FIVE}
+)
+_PLACES = ("input", "none", "between")
+
+#: A run for early stopping: large batches and a constant rate, and a patience of one epoch.
+STOPPED: Mapping[str, Any] = MappingProxyType(
+    {
+        "batch_size": 500,
+        "learning_rate": 0.002,
+        "activation": "relu",
+        "dropout": 0.0,
+        "dense_dropout": 0.0,
+        "normalise_logits": False,
+        "patience": 110,
+    }
+)
+
+#: Four epochs of article E's network, gone through to the end (the audit); early stopping's answer is kept.
+_PARTS: Mapping[str, Sequence[Any]] = MappingProxyType(
+    {"batches": (2200,), "every": (50,), "patience": (500,), "audit": (2200,)}
+)
 
 
 def _one(options: Mapping[str, Any], **more: Any) -> Mapping[str, Sequence[Any]]:
@@ -81,6 +129,50 @@ _ALL = (
         "deep",
         _one(RECIPE, every=100, optimizer="adam", learning_rate=0.01),
         "the recipe with Adam's steps",
+    ),
+    Sweep("base", "base", _MNIST, "article E's base network"),
+    Sweep(
+        "improved",
+        "improved",
+        {"watch": ("before",), "data": ("mnist",), "seed": (0, 1)},
+        "article E's program; two starts, for one takes twenty minutes",
+    ),
+    Sweep(
+        "improved-recipe",
+        "improved-averaged",
+        _one(MENDED, batches=1290, every=430, threads=2, averaged=0.3),
+        "article E's improved network with a mended recipe, three epochs",
+    ),
+    Sweep("improved-epoch", "improved", _one(MENDED, batches=430, every=430, threads=2), "the recipe, one epoch"),
+    Sweep(
+        "improved-epoch-logits",
+        "improved",
+        _one(MENDED, batches=430, every=430, threads=2, normalise_logits=False),
+        "the same without BN on the logits",
+    ),
+    Sweep(
+        "improved-epoch-pooled",
+        "improved",
+        _one(MENDED, batches=430, every=430, threads=2, normalise_pooled=True),
+        "the same with one more BN behind the pooling",
+    ),
+    Sweep(
+        "improved-stopped",
+        "improved",
+        _one(STOPPED, batches=1100, every=22, audit=44),
+        "early stopping at a constant rate, and what it missed",
+    ),
+    Sweep(
+        "improved-parts",
+        "improved",
+        {"batch_norm": (True, False), **_PARTS, **_MNIST},
+        "with and without BN, with dropout; each with and without early stopping",
+    ),
+    Sweep(
+        "improved-parts-no-dropout",
+        "improved",
+        {"batch_norm": (True, False), "dropout": (0.0,), "dense_dropout": (0.0,), **_PARTS, **_MNIST},
+        "the same without dropout",
     ),
     Sweep(
         "wired",
@@ -106,6 +198,36 @@ _ALL = (
         "by-hand",
         {"momentum": (1e-5,), "every": (100,), **_MNIST},
         "article C's decay alone, which does not average",
+    ),
+    Sweep(
+        "photographs-logistic",
+        "photographs-logistic",
+        {"learning_rate": (0.01, 0.0001), "batch_norm": ("input", "none"), **_CROPS},
+        "article D's logistic regression, at the article's rate and at a smaller one",
+    ),
+    Sweep(
+        "photographs-wide",
+        "photographs-wide",
+        {"batch_norm": _PLACES, **_CROPS},
+        "article D's wide model, with BN in three places",
+    ),
+    Sweep(
+        "photographs-deep",
+        "photographs-deep",
+        {"batch_norm": _PLACES, **_CROPS},
+        "article D's deep model, with BN in three places",
+    ),
+    Sweep(
+        "photographs-deep-slow",
+        "photographs-deep",
+        {"learning_rate": (0.001,), "batch_norm": _PLACES, **_CROPS},
+        "the deep model at a tenth of the article's rate",
+    ),
+    Sweep(
+        "photographs-lag",
+        "photographs-deep",
+        {"batch_norm": ("between",), **_CROPS, "momentum": (0.99,)},
+        "the deep model with Keras's momentum",
     ),
 )
 

@@ -37,7 +37,7 @@ class InterruptedRun(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class Run:
-    """One training run. Runs are equal if all but their seconds, versions and code is.
+    """One training run. Runs are equal if all is that tells what was computed.
 
     Attributes
     ----------
@@ -59,6 +59,11 @@ class Run:
     code : str
         Fingerprint of the modules that decide the result; see :func:`bncourse.experiments.fingerprint.of`. Not
         compared.
+    peak_memory : int or None
+        The most memory that the process held until the end of the run, in bytes, if the experiment and the system tell
+        it. Not compared.
+    notes : tuple of str
+        What the user should know about the data, in words that a terminal can show. Neither compared nor stored.
     """
 
     experiment: str
@@ -69,6 +74,8 @@ class Run:
     seconds: float = field(compare=False)
     versions: Mapping[str, str] = field(compare=False)
     code: str = field(compare=False)
+    peak_memory: int | None = field(compare=False, default=None)
+    notes: tuple[str, ...] = field(compare=False, default=(), repr=False)
 
     @property
     def steps(self) -> npt.NDArray[np.int64]:
@@ -148,6 +155,9 @@ def write(path: Path, run: Run) -> None:
         If the file cannot be written.
     """
     content = _finite({"format": FORMAT, **asdict(run)})
+    del content["notes"]
+    if run.peak_memory is None:
+        del content["peak_memory"]
     _check(content, str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:

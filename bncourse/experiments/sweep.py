@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -67,9 +70,16 @@ def tasks(experiment: str, choices: Mapping[str, Sequence[Any]], folder: Path) -
     for values in product(*choices.values()):
         options = dict(zip(names, values, strict=True))
         configure(experiment, options)
-        label = "-".join([experiment, *(f"{name}={value}" for name, value in options.items())])
+        label = "-".join([experiment, *(f"{name}={_word(value)}" for name, value in options.items())])
         plan.append(Task(experiment, options, folder / f"{label}.json"))
     return plan
+
+
+def _word(value: Any) -> str:
+    """Return a value as a part of a file's name: a path by its last part, with a checksum that tells it from others."""
+    text = str(value)
+    safe = re.sub(r"[^\w.+-]", "_", Path(text).name)[-40:]
+    return text if safe == text else f"{safe}-{zlib.crc32(os.fsencode(text)):08x}"
 
 
 def execute(task: Task, *, resume: bool = False, overwrite: bool = False, progress: bool = False) -> Run:

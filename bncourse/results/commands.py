@@ -42,7 +42,7 @@ def make(
     jobs: Annotated[int, typer.Option(min=1, help="Runs at once, each in a process of its own.")] = 2,
     scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler.")] = None,
 ) -> None:
-    """Make what is stale or missing; needs MNIST. It can be stopped at any time, and the next call goes on."""
+    """Make what is stale or missing; most needs MNIST. It can be stopped at any time, and the next call goes on."""
     from bncourse.data import DataError, load_mnist
     from bncourse.experiments.sweep import execute_all
 
@@ -53,7 +53,8 @@ def make(
         typer.echo("All records fit the code; there is nothing to do.")
         return
     try:
-        load_mnist()
+        if any(task.options.get("data") == "mnist" for task in plan):
+            load_mnist()
     except DataError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None

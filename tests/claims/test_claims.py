@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from bncourse.claims import (
     VerdictError,
     article_a,
     article_b,
+    article_d,
+    article_e,
     claims_of,
     figures,
     markdown,
@@ -45,11 +48,17 @@ ROWS = [
     *(f"S-B2 ({n})" for n in range(1, 5)),
     *(f"S-C{n}" for n in range(1, 4)),
     *(f"C-C{n}" for n in range(1, 6)),
+    *(f"S-D{n}" for n in range(1, 5)),
+    *(f"C-D{n}" for n in range(1, 4)),
+    *(f"S-E{n}" for n in range(1, 6)),
+    *(f"C-E{n}" for n in range(1, 8)),
 ]
 
 #: The rows whose verdict rests on recorded runs.
 RECORDED = ["S-A3", "S-A4", "S-A5", "C-A3", "C-A4", "C-A5", "C-A8", "C-A10"]
 RECORDED += ["S-C1", "S-C2", "S-C3", "C-C2", "C-C3", "C-C4"]
+RECORDED += ["S-D2", "S-D3", "S-D4", "C-D1", "C-D2", "C-D3"]
+RECORDED += ["S-E2", "S-E4", "S-E5", "C-E1", "C-E4", "C-E6"]
 
 
 def test_no_row_is_missing_and_none_stands_twice() -> None:
@@ -198,6 +207,142 @@ def test_a_layer_that_does_nothing_supports_nothing(row: str, monkeypatch: pytes
         BY_ROW[row].check()
 
 
+@pytest.mark.parametrize(
+    ("row", "trained"),
+    [
+        ("C-D2", (article_d, "_sigmoids")),
+        ("C-D3", (article_d, "_one_class")),
+        ("C-E3", (article_e, "_alpha")),
+        ("C-E6", (article_e, "_optimism")),
+    ],
+)
+def test_networks_that_take_no_step_support_nothing(
+    row: str, trained: tuple[Any, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, name = trained
+    # Not what was trained before; and two starts are enough.
+    monkeypatch.setattr(module, name, partial(getattr(module, name).__wrapped__, starts=2))
+
+    def idle(network: nn.Sequential, x: Any, labels: Any, **options: Any) -> nn.sequential.Scores:
+        network(x, training=True)
+        return nn.sequential.Scores(0.0, 0.0)
+
+    monkeypatch.setattr(nn.Sequential, "train_on_batch", idle)
+    with pytest.raises(VerdictError, match=row):
+        BY_ROW[row].check()
+
+
+@pytest.mark.parametrize("row", ["S-E4", "C-E1", "C-E3"])
+def test_another_improved_network_is_noticed(row: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bncourse.tf_layers.improved_network import build_improved_network
+
+    monkeypatch.setattr(article_e, "improved_network", lambda: build_improved_network(normalise_logits=False))
+    with pytest.raises(VerdictError, match=row):
+        BY_ROW[row].check()
+
+
+@pytest.mark.parametrize("row", ["S-E2", "C-E2"])
+def test_another_base_network_is_noticed(row: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bncourse.tf_layers.base_network import build_base_network
+
+    monkeypatch.setattr(article_e, "base_network", lambda: build_base_network(strides=(2, 2)))
+    with pytest.raises(VerdictError, match=row):
+        BY_ROW[row].check()
+
+
+def test_another_model_for_photographs_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = article_d._model
+    monkeypatch.setattr(article_d, "_model", lambda *_: real("wide"))
+    for row in ("S-D2", "S-D4"):
+        with pytest.raises(VerdictError, match=rf"{row}: .* the layers are the article's"):
+            BY_ROW[row].check()
+
+
+@pytest.mark.parametrize(("row", "untrue"), [("S-E3", "chunks bound the memory"), ("C-E5", "float16 saves little")])
+def test_memory_that_every_way_halves_supports_nothing(row: str, untrue: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {
+        key: dataclasses.replace(found, peak_bytes=10**9 if found.way == "all at once" else 5 * 10**8)
+        for key, found in article_e.memory().items()
+    }
+    monkeypatch.setattr(article_e, "memory", lambda: rows)
+    with pytest.raises(VerdictError, match=rf"{row}: .*{untrue}"):
+        BY_ROW[row].check()
+
+
+@pytest.mark.parametrize(
+    ("row", "place", "instead", "untrue"),
+    [
+        ("S-D1", (article_d, "_folder_read_back"), (False, []), "with the right labels; a file that is no picture"),
+        ("S-E1", (article_e, "_loaded"), (False, True, [*range(100)]), "first images in file order .* another order"),
+        ("C-E2", (article_e, "_pixels_read"), (1, 0), "TensorFlow reads the same pixels"),
+        (
+            "C-E3",
+            (article_e, "_shifts"),
+            article_e._Shifts(*(np.array([1.0, 1.0]), np.array([2.0, 2.0]), np.array([5.0, 5.0]), np.zeros(2))),
+            "the shift of the first layer; the shift of the second; .* lowers the loss; and leaves the accuracy",
+        ),
+        (
+            "C-E5",
+            (article_e, "_smaller"),
+            {"article": np.array([80.0, 81.0]), "smaller": np.array([82.0, 80.0])},
+            "and scores lower",
+        ),
+        (
+            "C-E7",
+            (article_e, "_biases"),
+            article_e._Biases(np.array([1e-5, 1e-5, 0.1, 1e-5]), np.full(4, 0.01), 0.5),
+            "rounding; those of the convolutions move all the same; and in training mode nobody sees it",
+        ),
+    ],
+)
+def test_other_measurements_are_noticed(
+    row: str, place: tuple[Any, str], instead: Any, untrue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(*place, lambda: instead)
+    with pytest.raises(VerdictError, match=rf"{row}: .*{untrue}"):
+        BY_ROW[row].check()
+
+
+@pytest.mark.parametrize(
+    ("row", "name", "printed"),
+    [
+        ("S-E2", "BASE_LOG", {0: 97.12, 9: 90.0}),
+        ("S-E2", "BASE_TEXT", 98.86),
+        ("S-E5", "STOPPED", 9922),
+        ("S-E5", "BEST", 97.0),
+        ("S-E5", "TEST", 97.0),
+    ],
+)
+def test_other_figures_in_the_log_of_article_e_are_noticed(
+    row: str, name: str, printed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(article_e, name, printed)
+    with pytest.raises(VerdictError, match=row):
+        BY_ROW[row].check()
+
+
+def test_a_rule_that_waits_longer_is_not_the_articles(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Patient(article_e.EarlyStopping):
+        def __init__(self, *, patience: int, **options: Any) -> None:
+            super().__init__(patience=patience + 10, **options)
+
+    monkeypatch.setattr(article_e, "EarlyStopping", Patient)
+    with pytest.raises(VerdictError, match=r"S-E5: .* the two rules agree; .*the printed step comes out"):
+        BY_ROW["S-E5"].check()
+
+
+def test_an_effect_is_the_mean_difference_that_a_part_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = np.array([0.0, 1.0, 2.0])
+    cells = {
+        (bn, dropout, stop): 90 + starts + 3 * bn + 0.5 * dropout - 0.25 * stop + bn * dropout
+        for bn in (False, True)
+        for dropout in (False, True)
+        for stop in (False, True)
+    }
+    monkeypatch.setattr(article_e, "_cells", lambda: cells)
+    assert [article_e._effect(part).mean for part in range(3)] == pytest.approx([3.5, 1.0, -0.25])
+
+
 def test_the_error_names_the_row_the_verdict_and_what_is_not_true() -> None:
     wrong = claim("C-X1", "two and two are five", "reproduced", "{sum}")(
         lambda: Evidence({"sum": 4}, {"the sum is a number": True, "the sum is five": False})
@@ -218,8 +363,8 @@ def test_runs_that_do_not_exist_are_named() -> None:
 
 
 def test_an_article_without_measured_claims_is_named() -> None:
-    with pytest.raises(ValueError, match=r"article = 'D'; expected one of A, B, C\."):
-        claims_of("D")
+    with pytest.raises(ValueError, match=r"article = 'F'; expected one of A, B, C, D, E\."):
+        claims_of("F")
 
 
 def test_the_table_has_one_line_for_each_claim_with_badge_and_links() -> None:

@@ -9,12 +9,14 @@ import sys
 import time
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from bncourse.cli import app
 from bncourse.experiments import EXPERIMENTS, plan
 from bncourse.experiments.compare import gather
 from bncourse.experiments.record import read, write
+from bncourse.experiments.sweep import tasks
 
 QUICK = ["by-hand", "--batches", "4", "--batch-size", "20"]
 
@@ -46,6 +48,18 @@ def test_help_explains_every_option():
     for place in dataclasses.fields(EXPERIMENTS["deep"].configuration):
         assert f"--{place.name.replace('_', '-')}" in shown
     assert "yes|no" in shown
+
+
+def test_help_has_room_for_the_help():
+    """A list of 21 words stands in the text, not beside the option's name; a flag takes no value."""
+    lines = bncourse("run", "wired", "--help").output.splitlines()
+    (wiring,) = [line for line in lines if "--wiring" in line]
+    assert "--wiring" in wiring.split("How the update ops")[0]
+    assert wiring.index("How the update ops") < 60
+    assert "always-true-in-place" in " ".join(" ".join(lines).replace("│", " ").split())
+    for flag in ("--resume", "--overwrite"):
+        (line,) = [line for line in lines if flag in line]
+        assert "bool" not in line
 
 
 @pytest.mark.parametrize(
@@ -126,7 +140,10 @@ def test_what_cannot_be_compared(tmp_path):
     assert "there is no such file or folder" in " ".join(bncourse("compare", tmp_path / "nothing.json").output.split())
     bncourse("run", *QUICK, "--out", tmp_path / "a.json")
     (tmp_path / "b.json").write_bytes((tmp_path / "a.json").read_bytes())
-    assert "holds a run that another file holds, too" in " ".join(bncourse("compare", tmp_path).output.split())
+    twice = " ".join(bncourse("compare", tmp_path).output.split())
+    assert (
+        f"{tmp_path / 'b.json'} and {tmp_path / 'a.json'} hold the same run: the same options, data and seed" in twice
+    )
     (tmp_path / "b.json").write_text(json.dumps({"format": "bncourse run 9"}))
     assert "has the format 'bncourse run 9'" in " ".join(bncourse("compare", tmp_path).output.split())
     unknown = bncourse("compare", tmp_path / "a.json", "--column", "speed")
@@ -147,6 +164,121 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
     assert "The same command with --resume goes on." in said
     assert checkpoint.exists()
     assert not path.exists()
+
+
+# Photographs: an experiment that loads its own data.
+
+TINY = ["--image-size", "8", "--epochs", "2"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return a folder of photographs, one of which is damaged and has a name that would draw on the terminal."""
+    place = tmp_path / "my photo\ngraphs"
+    for number, name in enumerate(("cats", "dogs")):
+        (place / name).mkdir(parents=True)
+        for k in range(6):
+            Image.new("RGB", (9, 9), (80 * number, 20 * k, 0)).save(place / name / f"{k}.png")
+    (place / "cats" / "\x1b[31mred\n.jpg").write_bytes(b"no picture")
+    return place
+
+
+def test_a_run_on_the_embedded_crops(tmp_path):
+    made = bncourse("run", "photographs-logistic", *TINY, "--out", tmp_path / "run.json")
+    assert made.exit_code == 0, made.output
+    assert "test_moving_accuracy" in made.output
+    assert "pictures are used" not in made.output
+    found = read(tmp_path / "run.json")
+    assert (found.experiment, found.data["name"], found.configuration["data"]) == (
+        "photographs-logistic",
+        "crops",
+        "crops",
+    )
+    assert f"{found.seconds:,.1f} s" in made.output
+    if sys.platform != "win32":
+        assert f"at most {found.peak_memory / 2**20:,.0f} MiB in the process" in made.output
+
+
+def test_a_run_on_a_folder_says_what_was_left_out(folder, tmp_path):
+    made = bncourse("run", "photographs-logistic", *TINY, "--data", folder, "--out", tmp_path / "runs")
+    assert made.exit_code == 0, made.output
+    assert "12 pictures are used (train 8, validation 2, test 2); left out: 1\n" in made.stdout
+    assert r"  cats/\x1b[31mred\n.jpg: no picture in a known format" in made.output
+    assert "\x1b" not in made.output.split("  cats/")[1].splitlines()[0]
+    (path,) = (tmp_path / "runs").iterdir()  # its name holds the folder's, without what a name must not have
+    assert path.name.startswith("photographs-logistic-data=my_photo_graphs-")
+    assert read(path).configuration["data"] == str(folder)
+    again = bncourse("run", "photographs-logistic", *TINY, "--data", folder, "--out", tmp_path / "runs", "--resume")
+    assert again.exit_code == 0, again.output
+
+
+def test_files_of_two_folders_of_the_same_name_differ(tmp_path):
+    plans = tasks("photographs-deep", {"data": ("a/pets", "b/pets", "pets", "crops", "../..")}, tmp_path)
+    names = {task.path.name for task in plans}
+    assert len(names) == 5
+    assert {"photographs-deep-data=pets.json", "photographs-deep-data=crops.json"} < names
+    assert all(task.path.parent == tmp_path for task in plans)
+
+
+def test_several_runs_on_a_folder_with_two_processes(folder, tmp_path):
+    words = ["run", "photographs-logistic", *TINY, "--data", folder, "--batch-norm", "input", "--batch-norm", "none"]
+    made = bncourse(*words, "--seeds", "2", "--jobs", "2", "--out", tmp_path / "runs")
+    assert made.exit_code == 0, made.output
+    assert made.output.count("left out: 1") == 1  # the same for all four, said once
+    compared = bncourse("compare", tmp_path / "runs")
+    assert compared.exit_code == 0, compared.output
+    assert "batch_norm input" in compared.output
+    assert "batch_norm none" in compared.output
+    kept = bncourse(*words, "--seeds", "2", "--resume", "--out", tmp_path / "runs")
+    assert kept.exit_code == 0, kept.output
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["photographs-deep", "--model", "wide"], 2, "No such option: --model"),
+        (["photographs-logistic", "--batch-norm", "between"], 2, "'between' is not one of 'input', 'none'"),
+        (["photographs-deep", "--data", "nowhere"], 1, "error: nowhere is no folder. Name a folder with"),
+        (["photographs-deep", "--image-size", "64"], 1, "error: image_size = 64; expected at least 128 for the deep"),
+    ],
+)
+def test_mistakes_with_photographs_are_explained(words, code, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shown = bncourse("run", *words)
+    assert shown.exit_code == code
+    assert message in " ".join(shown.output.replace("│", " ").split())
+
+
+def test_ctrl_c_and_resume_with_photographs(tmp_path):
+    words = ["run", "photographs-logistic", "--image-size", "16", "--epochs", "12", "--threads", "1"]
+    path = tmp_path / "run.json"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bncourse", *words, "--out", str(path)], stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    checkpoint = path.with_suffix(".checkpoint.npz")
+    while not checkpoint.exists() and process.poll() is None:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130
+    assert "of 12, after" in said
+    assert "The same command with --resume goes on." in said
+    again = subprocess.run(
+        [sys.executable, "-m", "bncourse", *words, "--out", str(path), "--resume"], check=False, capture_output=True
+    )
+    assert again.returncode == 0, again.stderr
+    assert [entry["epoch"] for entry in read(path).log] == list(range(1, 13))
+    assert not checkpoint.exists()
+
+
+def test_ctrl_c_before_anything_is_saved(monkeypatch, tmp_path):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bncourse.experiments.photographs.load_photographs", stopped)
+    shown = bncourse("run", "photographs-logistic", *TINY, "--out", tmp_path)
+    assert shown.exit_code == 130
+    assert "stopped. The same command starts anew; nothing was saved yet." in shown.output
 
 
 @pytest.fixture

@@ -16,8 +16,13 @@ from PIL import Image
 from bncourse.data import DataError, load_digits
 from bncourse.data.photographs import load_crops, load_folder
 from bncourse.experiments import photographs as program
+from bncourse.experiments import plan
 from bncourse.experiments.configurations import photographs as options_of
-from bncourse.experiments.configurations.photographs import PhotographsConfiguration
+from bncourse.experiments.configurations.photographs import (
+    DeepPhotographsConfiguration,
+    LogisticPhotographsConfiguration,
+    WidePhotographsConfiguration,
+)
 from bncourse.experiments.photographs import PhotographRun, load, run, train_photographs
 from bncourse.experiments.record import InterruptedRun, ResumeError, read, write
 from bncourse.keras_models import photographs as models
@@ -305,9 +310,10 @@ def test_there_must_be_a_checkpoint_to_go_on_from(crops, tmp_path):
 
 
 def test_a_record_of_the_run(whole, crops, tmp_path):
-    configuration = PhotographsConfiguration(image_size=8, **OPTIONS)
-    found = run(configuration, crops)
-    assert (found.experiment, found.configuration["model"]) == ("photographs", "logistic")
+    options = {name: value for name, value in OPTIONS.items() if name != "model"}
+    found = run(LogisticPhotographsConfiguration(image_size=8, **options), crops)
+    assert found.experiment == "photographs-logistic"
+    assert "model" not in found.configuration
     assert found.log == whole.log
     assert dict(found.final) == dict(whole.final)
     assert found.data == {
@@ -319,27 +325,51 @@ def test_a_record_of_the_run(whole, crops, tmp_path):
     }
     assert {"keras", "pillow", "tensorflow"} <= found.versions.keys()
     assert found.code == program.fingerprint.of(program.CODE)
+    assert found.notes == ()
     write(tmp_path / "run.json", found)
-    assert read(tmp_path / "run.json") == found
+    again = read(tmp_path / "run.json")
+    assert again == found
+    assert "notes" not in json.loads((tmp_path / "run.json").read_text())
+    if sys.platform != "win32":
+        assert again.peak_memory == found.peak_memory > 2**26
     assert found.accuracies("validation_moving").shape == (3,)
 
 
+def test_the_notes_of_a_folder_name_what_was_left_out_and_stay_out_of_the_record(tmp_path):
+    for number, name in enumerate(("a", "b")):
+        for k in range(5):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.new("RGB", (9, 9), (80 * number, k, 0)).save(tmp_path / name / f"{k}.png")
+    (tmp_path / "a" / "x\n.jpg").write_text("secret words")
+    configuration = LogisticPhotographsConfiguration(data=str(tmp_path), image_size=4, epochs=1)
+    found = run(configuration, load(configuration))
+    assert found.notes == (
+        "10 pictures are used (train 6, validation 2, test 2); left out: 1",
+        r"a/x\n.jpg: no picture in a known format (JPEG, PNG, GIF, BMP, WEBP, TIFF)",
+    )
+    write(tmp_path / "run.json", found)
+    assert "known format" not in (tmp_path / "run.json").read_text()
+    assert read(tmp_path / "run.json").notes == ()
+
+
 def test_the_data_of_a_configuration(tmp_path):
-    assert load(PhotographsConfiguration(image_size=8)).size == 8
+    assert load(LogisticPhotographsConfiguration(image_size=8)).size == 8
+    nowhere = str(tmp_path / "nowhere")
     with pytest.raises(DataError, match="is no folder"):
-        load(PhotographsConfiguration(data=str(tmp_path / "nowhere")))
+        load(DeepPhotographsConfiguration(data=nowhere))
+    with pytest.raises(ValueError, match="image_size = 100; expected at least 128"):  # before the folder is searched
+        load(DeepPhotographsConfiguration(data=nowhere, image_size=100))
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"model": "huge"}, ValueError, "model = 'huge'; expected one of 'logistic', 'wide', 'deep'."),
+        ({"data": 3}, TypeError, "data = 3; expected a folder's name, or 'crops'."),
         ({"batch_norm": True}, ValueError, "batch_norm = True; expected one of"),
-        ({"model": "logistic", "batch_norm": "between"}, ValueError, "batch_norm = 'between' with logistic; expected"),
         ({"epochs": 0}, ValueError, "epochs = 0; expected an integer >= 1."),
         ({"batch_size": 2.5}, TypeError, "batch_size = 2.5; expected an integer."),
         ({"image_size": -3}, ValueError, "image_size = -3; expected an integer >= 1."),
-        ({"learning_rate": -0.1}, ValueError, "learning_rate = -0.1; expected a finite number > 0"),
+        ({"learning_rate": 0.0}, ValueError, "learning_rate = 0.0; expected a finite number > 0"),
         ({"momentum": 2.0}, ValueError, r"momentum = 2.0; expected a number in \[0, 1\]."),
         ({"seed": -1}, ValueError, "seed = -1; expected an integer >= 0."),
         ({"threads": -1}, ValueError, "threads = -1; expected an integer >= 0."),
@@ -348,24 +378,40 @@ def test_the_data_of_a_configuration(tmp_path):
 )
 def test_impossible_options_are_refused(options, error, message):
     with pytest.raises(error, match=f"^{message}"):
-        PhotographsConfiguration(**options)
+        DeepPhotographsConfiguration(**options)
+
+
+def test_logistic_regression_has_nothing_between_its_layers():
+    with pytest.raises(ValueError, match=r"^batch_norm = 'between'; expected one of 'input', 'none'"):
+        LogisticPhotographsConfiguration(batch_norm="between")
 
 
 def test_data_and_options_must_go_together(crops):
     with pytest.raises(TypeError, match=r"data is a Dataset; expected bncourse\.data\.photographs\.Photographs"):
         train_photographs(load_digits(), model="logistic", epochs=1)
     with pytest.raises(ValueError, match=r"^image_size = 224, and the data have 8; load them with that size\.$"):
-        run(PhotographsConfiguration(), crops)
+        run(DeepPhotographsConfiguration(), crops)
     with pytest.raises(ValueError, match=r"^image_size = 8; expected at least 128 for the deep model"):
         train_photographs(crops, model="deep", epochs=1)
-    with pytest.raises(ValueError, match=r"^batch_norm = 'between' with logistic; expected 'input' or 'none'"):
+    with pytest.raises(ValueError, match=r"^batch_norm = 'between'; expected one of 'input', 'none'"):
         train_photographs(crops, model="logistic", batch_norm="between", epochs=1)
+    with pytest.raises(ValueError, match=r"^model = 'huge'; expected one of 'logistic', 'wide', 'deep'\.$"):
+        train_photographs(crops, model="huge", epochs=1)
 
 
-def test_the_defaults_are_the_articles():
-    defaults = PhotographsConfiguration()
+@pytest.mark.parametrize(
+    ("kind", "model", "rate"),
+    [
+        (LogisticPhotographsConfiguration, "logistic", 0.01),
+        (WidePhotographsConfiguration, "wide", 0.001),
+        (DeepPhotographsConfiguration, "deep", 0.01),
+    ],
+)
+def test_the_defaults_are_the_articles(kind, model, rate):
+    defaults = kind()
     assert (defaults.image_size, defaults.batch_size, defaults.batch_norm) == (224, 10, "input")
-    assert (defaults.learning_rate, defaults.momentum) == (0.0, 0.99)  # 0: the article's rates
+    assert (defaults.model, defaults.learning_rate, defaults.momentum) == (model, rate, 0.99)
+    assert models.LEARNING_RATES[model] == rate  # a second place, which this keeps equal
 
 
 def test_the_words_are_those_of_the_models():
@@ -390,6 +436,37 @@ runs = [train_photographs(data, model="logistic", epochs=1, threads=1) for _ in 
 assert runs[0] == runs[1]
 assert tf.config.threading.get_intra_op_parallelism_threads() == 1
 """
+
+
+# What is recorded.
+
+SWEEPS = [name for name in plan.SWEEPS if name.startswith("photographs-")]
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_a_sweep_has_five_random_starts_of_each_configuration_on_the_crops(name):
+    crops = load_crops(128).describe()
+    seeds = {}
+    for found in plan.recorded(name):
+        assert found.data == crops
+        assert [entry["batch"] for entry in found.log] == list(range(19, 300, 20))  # 15 epochs of 20 batches
+        assert np.isfinite([*found.final.values(), *found.column("train_batch_loss")]).all()
+        seeds.setdefault(str({**found.configuration, "seed": None}), []).append(found.configuration["seed"])
+    assert all(sorted(values) == [0, 1, 2, 3, 4] for values in seeds.values())
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_a_sweep_fits_the_code_of_today(name):
+    assert {plan.state(task) for task in plan.SWEEPS[name].tasks()} == {"fits"}
+
+
+def test_the_first_steps_come_out_as_recorded():
+    """On the processor that recorded them to the last bit; another one rounds otherwise."""
+    recorded = next(r for r in plan.recorded("photographs-logistic") if r.configuration["learning_rate"] == 0.0001)
+    options = {**recorded.configuration, "epochs": 1, "threads": 0}
+    again = run(LogisticPhotographsConfiguration(**options), load_crops(128))
+    for column, value in again.log[0].items():
+        assert value == pytest.approx(recorded.log[0][column], abs=0.02), column
 
 
 def test_one_thread_in_a_fresh_process():

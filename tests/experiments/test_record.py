@@ -46,6 +46,13 @@ def test_numbers_that_json_cannot_hold_come_back_as_nan(tmp_path):
     assert math.isnan(again.final["test_moving_loss"])
 
 
+def test_an_accuracy_that_was_not_looked_at_is_stored(tmp_path):
+    """A finished run with an audit at some of its looks was refused, and lost."""
+    path = tmp_path / "run.json"
+    write(path, run(log=[{"batch": 0, "test_moving_accuracy": math.nan}]))
+    assert math.isnan(read(path).log[0]["test_moving_accuracy"])
+
+
 def test_runs_are_compared_without_time_versions_and_code():
     assert run(log=()) == run(log=(), seconds=2.0, versions={}, code="f" * 16)
     assert run(log=()) != run(log=(), final={"test_moving_accuracy": 0.8})
