@@ -14,5 +14,5 @@ def test_every_record_is_found_and_read() -> None:
 
 @pytest.mark.parametrize("name", ["nothing", "../pyproject", ""])
 def test_an_unknown_record_is_named_with_those_that_are_there(name: str) -> None:
-    with pytest.raises(ValueError, match=r"there is no record .*; there are: conventions, memory, sigmoid-race, speed"):
+    with pytest.raises(ValueError, match=r"there is no record .*; there are: conventions, memory, photograph-cost, sigmoid-race, speed"):
         path(name)
