@@ -12,7 +12,10 @@ def test_every_record_is_found_and_read() -> None:
     assert read(path("sigmoid-race"))
 
 
+RECORDS = "conventions, memory, photograph-cost, sigmoid-race, speed"
+
+
 @pytest.mark.parametrize("name", ["nothing", "../pyproject", ""])
 def test_an_unknown_record_is_named_with_those_that_are_there(name: str) -> None:
-    with pytest.raises(ValueError, match=r"there is no record .*; there are: conventions, memory, photograph-cost, sigmoid-race, speed"):
+    with pytest.raises(ValueError, match=f"there is no record .*; there are: {RECORDS}"):
         path(name)
