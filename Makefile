@@ -60,7 +60,7 @@ portable: $(STAMP)  ## Compare the notebooks as another processor would compute 
 bench: $(STAMP)  ## Time the NumPy layer beside TensorFlow and Keras (RECORD=1 stores the result for the book)
 	@$(BIN)/bncourse bench $(if $(RECORD),--record bncourse/results/speed.json)
 
-results: $(STAMP)  ## Make the recorded results that are missing or no longer fit the code (needs MNIST; up to an hour)
+results: $(STAMP)  ## Make the recorded results that are missing or no longer fit the code (needs MNIST; all of them take some hours)
 	@$(BIN)/bncourse results make --jobs $(JOBS)
 	@test -f bncourse/results/sigmoid-race.json || \
 		$(BIN)/python -m bncourse.experiments.sigmoid_race bncourse/results/sigmoid-race.json
