@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
+from itertools import pairwise
 from math import prod
 from queue import SimpleQueue
 from threading import Thread
@@ -34,17 +35,18 @@ from bncourse.nn.axes import Axis, AxisSplit
 from bncourse.nn.batch_norm import Gradients
 from bncourse.nn.checks import FloatArray, float_array, not_negative, same_shape
 
-#: Numbers in a block: two megabytes in float32.
-BLOCK = 524_288
-#: Numbers in one product with ones at most; OpenBLAS shares out products of more than 9,216 among threads.
-PRODUCT = 8_192
+#: Numbers in a block at most: four megabytes in float32.
+BLOCK = 1_048_576
+#: Numbers in one product with ones at most; OpenBLAS shares out products of more than 9,216 among threads. A sum of
+#: products takes in at most so many times as many.
+PRODUCT, MOST_PRODUCTS = 8_192, 16
 #: Numbers in one of NumPy's innermost loops, about, and in one row of a product.
-LOOP, ROW = 2_048, 256
+LOOP, ROW = 2_048, 32
 #: More channels than this, or shorter rows of one channel, are left to the plain functions.
 MOST_CHANNELS, SHORTEST_ROW = 4_096, 32
 #: Threads that work at once, and the blocks that there must be for it: a few more threads only wait for the memory, and
 #: for a few blocks a thread comes too late.
-THREADS, MANY_BLOCKS = min(4, os.cpu_count() or 1), 4
+THREADS, MANY_BLOCKS = min(4, os.cpu_count() or 1), 2
 #: Bytes that a processor's cache fetches together.
 CACHE_LINE = 64
 #: Rows looked at to choose a shift.
@@ -70,9 +72,9 @@ class _ChannelsLast:
     def cut(self, x: FloatArray) -> list[FloatArray]:
         """Return the blocks of x; what is left over after the last whole product is one by itself."""
         flat = x.reshape(-1)
-        table = flat[: self.whole].reshape(-1, self.loop)
-        step = _share(self.whole // self.product, self.whole) * (self.product // self.loop)
-        blocks = [table[start : start + step] for start in range(0, len(table), step)]
+        step = _share(self.whole // self.product, self.whole) * self.product
+        starts = [*range(0, self.whole, step), self.whole]
+        blocks = [flat[start:end].reshape(-1, self.loop) for start, end in pairwise(starts)]
         if self.whole < self.size:
             blocks.append(flat[self.whole :].reshape(-1, self.channels))
         return blocks
@@ -89,33 +91,30 @@ class _ChannelsLast:
         rows = x.reshape(-1, self.channels)
         return rows[:: -(-len(rows) // SAMPLE)]
 
-    def sums(self, block: FloatArray) -> Sums:
-        """Return sums over a block, a column of a product each; :meth:`total` adds them up for the channels."""
+    def sums(self, block: FloatArray) -> FloatArray:
+        """Return the sums over some rows each; :meth:`total` adds them up."""
         if self._is_rest(block):
-            return self._row(block.sum(axis=0, dtype=np.float64))
-        return _sum_of_rows(np.matmul(self.ones, self._parts(block))[:, 0])
+            return np.asarray(np.sum(block, axis=0, keepdims=True, dtype=np.float64))
+        parts: FloatArray = np.matmul(self.ones, block.reshape(-1, self.ones.size, self.row))
+        return parts.reshape(-1, self.channels)
 
-    def dots(self, some: FloatArray, others: FloatArray) -> Sums:
+    def dots(self, some: FloatArray, others: FloatArray) -> FloatArray:
         """Return what `sums` returns, of the products of two blocks; the products are never stored."""
         if self._is_rest(some):
-            return self._row(np.sum(some * others, axis=0, dtype=np.float64))
-        return _sum_of_rows(np.einsum("prc,prc->pc", self._parts(some), self._parts(others)))
+            return np.asarray(np.sum(some * others, axis=0, keepdims=True, dtype=np.float64))
+        products = some.size // self.product
+        together = next(n for n in range(MOST_PRODUCTS, 0, -1) if products % n == 0)
+        shape = (products // together, -1, self.loop)
+        parts: FloatArray = np.einsum("prc,prc->pc", some.reshape(shape), others.reshape(shape))
+        return parts.reshape(-1, self.channels)
 
     def _is_rest(self, block: FloatArray) -> bool:
         return block.shape[1] < self.loop or block.size % self.product > 0
 
-    def _parts(self, block: FloatArray) -> FloatArray:
-        return block.reshape(-1, self.ones.size, self.row)
-
-    def _row(self, sums: Sums) -> Sums:
-        row = np.zeros(self.row)
-        row[: self.channels] = sums
-        return row
-
-    def total(self, *parts: Sequence[Sums]) -> Sums:
-        """Return the sums for every channel; one row for each of `parts`, the results for the blocks."""
-        total: Sums = np.array(parts).reshape(len(parts), -1, self.channels).sum(axis=1)
-        return total
+    def total(self, *parts: Sequence[FloatArray]) -> Sums:
+        """Return the sums for every channel, in float64; one row for each of `parts`, the results for the blocks."""
+        rows = [_sum_of_rows(np.concatenate(tables, dtype=np.float64)) for tables in parts]
+        return np.array(rows)
 
 
 class _ChannelsFirst:
@@ -307,15 +306,15 @@ def _prepare(x: npt.ArrayLike, axis: Axis) -> tuple[FloatArray, AxisSplit, _Layo
 
 def _layout(x: FloatArray, axes: AxisSplit) -> _Layout | None:
     """Return how x lies in memory, or ``None`` if the plain functions must do."""
-    first, last = axes.kept[0], axes.kept[-1] + 1
-    if x.dtype not in (np.float32, np.float64) or not x.flags.c_contiguous or last - first > len(axes.kept):
-        return None
-    outer, channels, inner = prod(x.shape[:first]), prod(axes.kept_shape), prod(x.shape[last:])
-    return _layout_of(outer, channels, inner, x.dtype)
+    return _layout_of(axes, x.dtype) if x.flags.c_contiguous else None
 
 
 @lru_cache(maxsize=64)
-def _layout_of(outer: int, channels: int, inner: int, dtype: np.dtype[Any]) -> _Layout | None:
+def _layout_of(axes: AxisSplit, dtype: np.dtype[Any]) -> _Layout | None:
+    first, last = axes.kept[0], axes.kept[-1] + 1
+    if dtype not in (np.float32, np.float64) or last - first > len(axes.kept):
+        return None
+    outer, channels, inner = prod(axes.shape[:first]), prod(axes.kept_shape), prod(axes.shape[last:])
     if inner == 1:
         return _ChannelsLast(outer, channels, dtype) if channels <= MOST_CHANNELS else None
     return _ChannelsFirst(outer, channels, inner, dtype) if inner >= SHORTEST_ROW else None
@@ -331,13 +330,13 @@ def _parameter(value: FloatArray | None, default: float, name: str, axes: AxisSp
 
 def _near(mean: Sums, variance: Sums) -> bool:
     """Tell whether no mean is large beside its standard deviation."""
-    return bool((np.square(mean) <= NEAR * variance).all())
+    return bool((mean * mean <= NEAR * variance).all())
 
 
 def _rough_mean(sample: FloatArray) -> Sums | None:
     """Return the mean of a few rows to shift by, or ``None`` if x needs no shift."""
     rows = sample.astype(np.float64)
-    mean = rows.sum(axis=0) / len(rows)
+    mean = _sum_of_rows(rows) / len(rows)
     rows -= mean
     variance = np.einsum("rc,rc->c", rows, rows) / len(rows)
     return None if _near(mean, variance) else _rounded(mean, sample)
@@ -477,8 +476,8 @@ def _dots_of_rows(some: FloatArray, others: FloatArray) -> FloatArray:
     return np.asarray(parts[0] if len(parts) == 1 else np.sum(parts, axis=0, dtype=np.float64))
 
 
-def _sum_of_rows(table: FloatArray) -> Sums:
-    total: Sums = np.ones(len(table)) @ table.astype(np.float64)
+def _sum_of_rows(table: Sums) -> Sums:
+    total: Sums = np.einsum("rc->c", table)
     return total
 
 
