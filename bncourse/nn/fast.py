@@ -79,12 +79,13 @@ class _ChannelsLast:
             blocks.append(flat[self.whole :].reshape(-1, self.channels))
         return blocks
 
-    def spread(self, parameter: Sums, blocks: list[FloatArray]) -> list[FloatArray]:
-        """Return the parameter once for each block, in a form that broadcasts with it."""
-        long = _aligned((blocks[0].shape[1] // self.channels, self.channels), blocks[0].dtype)
-        long[:] = parameter
-        row = long.reshape(-1)
-        return [row if block.shape[1] == row.size else row[: block.shape[1]] for block in blocks]
+    def spread(self, parameters: Sequence[Sums], blocks: list[FloatArray]) -> list[FloatArray]:
+        """Return the parameters once for each block, stacked, each in a form that broadcasts with the block."""
+        repeats = blocks[0].shape[1] // self.channels
+        long = _aligned((len(parameters), repeats, self.channels), blocks[0].dtype)
+        long[:] = np.array(parameters)[:, None]
+        rows = long.reshape(len(parameters), -1)
+        return [rows if block.shape[1] == rows.shape[1] else rows[:, : block.shape[1]] for block in blocks]
 
     def sample(self, x: FloatArray) -> FloatArray:
         """Return some rows of x."""
@@ -105,8 +106,9 @@ class _ChannelsLast:
         products = some.size // self.product
         together = next(n for n in range(MOST_PRODUCTS, 0, -1) if products % n == 0)
         shape = (products // together, -1, self.loop)
-        parts: FloatArray = np.einsum("prc,prc->pc", some.reshape(shape), others.reshape(shape))
-        return parts.reshape(-1, self.channels)
+        parts = np.einsum("prc,prc->pc", some.reshape(shape), others.reshape(shape))
+        # Added up here, since what one thread returns, another must fetch.
+        return _sum_of_rows(parts.reshape(-1, self.channels).astype(np.float64))[None]
 
     def _is_rest(self, block: FloatArray) -> bool:
         return block.shape[1] < self.loop or block.size % self.product > 0
@@ -131,11 +133,11 @@ class _ChannelsFirst:
         step = self._step()
         return [rows[start : start + step] for start in range(0, len(rows), step)]
 
-    def spread(self, parameter: Sums, blocks: list[FloatArray]) -> list[FloatArray]:
-        """Return the parameter once for each block, in a form that broadcasts with it."""
-        column = np.tile(parameter.astype(blocks[0].dtype), self.outer)[:, None]
+    def spread(self, parameters: Sequence[Sums], blocks: list[FloatArray]) -> list[FloatArray]:
+        """Return the parameters once for each block, stacked, each in a form that broadcasts with the block."""
+        columns = np.tile(np.array(parameters, blocks[0].dtype), self.outer)[..., None]
         step = self._step()
-        return [column[start : start + step] for start in range(0, len(column), step)]
+        return [columns[:, start : start + step] for start in range(0, self.outer * self.channels, step)]
 
     def _step(self) -> int:
         rows = self.outer * self.channels
@@ -350,12 +352,12 @@ def _rounded(mean: Sums, x: FloatArray) -> Sums:
 def _moments(x: FloatArray, shift: Sums | None, layout: _Layout) -> tuple[Sums, Sums]:
     """Return mean and variance of ``x - shift``, in one pass."""
 
-    def work(block: FloatArray, by: FloatArray | None) -> tuple[FloatArray, FloatArray]:
-        d = block if by is None else block - by
+    def work(block: FloatArray, by: Sequence[FloatArray] | FloatArray = ()) -> tuple[FloatArray, FloatArray]:
+        d = block - by[0] if len(by) else block
         return layout.sums(d), layout.dots(d, d)
 
     blocks = layout.cut(x)
-    results = _run(work, layout, blocks, _shifts(shift, layout, blocks))
+    results = _run(work, layout, blocks, *_given(shift, (), layout, blocks))
     mean, square = layout.total(*zip(*results, strict=True)) * (layout.channels / x.size)
     return mean, np.maximum(square - np.square(mean), 0.0)
 
@@ -363,27 +365,29 @@ def _moments(x: FloatArray, shift: Sums | None, layout: _Layout) -> tuple[Sums, 
 def _affine(x: FloatArray, shift: Sums | None, scale: Sums, offset: Sums, layout: _Layout) -> FloatArray:
     """Return ``(x - shift) * scale + offset``."""
 
-    def work(block: FloatArray, y: FloatArray, by: FloatArray | None, times: FloatArray, plus: FloatArray) -> None:
-        d = block if by is None else np.subtract(block, by, out=y)
+    def work(block: FloatArray, y: FloatArray, given: FloatArray) -> None:
+        times, plus, *by = given
+        d = np.subtract(block, by[0], out=y) if by else block
         np.multiply(d, times, out=y)
         np.add(y, plus, out=y)
 
     y = _aligned(x.shape, x.dtype)
     blocks = layout.cut(x)
-    given = (_shifts(shift, layout, blocks), layout.spread(scale, blocks), layout.spread(offset, blocks))
-    _run(work, layout, blocks, layout.cut(y), *given)
+    _run(work, layout, blocks, layout.cut(y), *_given(shift, (scale, offset), layout, blocks))
     return y
 
 
 def _gradient_sums(dy: FloatArray, x: FloatArray, shift: Sums | None, layout: _Layout) -> Sums:
     """Return the sums of dy, and of dy times ``x - shift``."""
 
-    def work(block: FloatArray, dy: FloatArray, by: FloatArray | None) -> tuple[FloatArray, FloatArray]:
-        d = block if by is None else block - by
+    def work(
+        block: FloatArray, dy: FloatArray, by: Sequence[FloatArray] | FloatArray = ()
+    ) -> tuple[FloatArray, FloatArray]:
+        d = block - by[0] if len(by) else block
         return layout.sums(dy), layout.dots(dy, d)
 
     blocks = layout.cut(x)
-    results = _run(work, layout, blocks, layout.cut(dy), _shifts(shift, layout, blocks))
+    results = _run(work, layout, blocks, layout.cut(dy), *_given(shift, (), layout, blocks))
     return layout.total(*zip(*results, strict=True))
 
 
@@ -392,16 +396,9 @@ def _combine(
 ) -> FloatArray:
     """Return ``a * (dy + b * (x - shift) + c)``."""
 
-    def work(
-        block: FloatArray,
-        dy: FloatArray,
-        dx: FloatArray,
-        by: FloatArray | None,
-        times: FloatArray,
-        of_x: FloatArray,
-        plus: FloatArray,
-    ) -> None:
-        d = block if by is None else np.subtract(block, by, out=dx)
+    def work(block: FloatArray, dy: FloatArray, dx: FloatArray, given: FloatArray) -> None:
+        times, of_x, plus, *by = given
+        d = np.subtract(block, by[0], out=dx) if by else block
         np.multiply(d, of_x, out=dx)
         np.add(dx, dy, out=dx)
         np.add(dx, plus, out=dx)
@@ -409,13 +406,12 @@ def _combine(
 
     dx = _aligned(x.shape, x.dtype)
     blocks = layout.cut(x)
-    given = (_shifts(shift, layout, blocks), *(layout.spread(part, blocks) for part in (a, b, c)))
-    _run(work, layout, blocks, layout.cut(dy), layout.cut(dx), *given)
+    _run(work, layout, blocks, layout.cut(dy), layout.cut(dx), *_given(shift, (a, b, c), layout, blocks))
     return dx
 
 
 def _run(
-    work: Callable[..., Any], layout: _Layout, blocks: list[FloatArray], *others: Sequence[FloatArray | None]
+    work: Callable[..., Any], layout: _Layout, blocks: list[FloatArray], *others: Sequence[FloatArray]
 ) -> list[Any]:
     """Return ``work(block, other, ...)`` for every block, in order.
 
@@ -465,8 +461,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_crew.cache_clear)  # threads do not survive a fork
 
 
-def _shifts(shift: Sums | None, layout: _Layout, blocks: list[FloatArray]) -> Sequence[FloatArray | None]:
-    return [None] * len(blocks) if shift is None else layout.spread(shift, blocks)
+def _given(
+    shift: Sums | None, parameters: tuple[Sums, ...], layout: _Layout, blocks: list[FloatArray]
+) -> list[list[FloatArray]]:
+    """Return what :func:`_run` hands to the work on each block: the parameters and, if there is one, the shift last."""
+    parameters += () if shift is None else (shift,)
+    return [layout.spread(parameters, blocks)] if parameters else []
 
 
 def _dots_of_rows(some: FloatArray, others: FloatArray) -> FloatArray:
