@@ -20,6 +20,7 @@ from bncourse.experiments.configurations import (
     DeepPhotographsConfiguration,
     ImprovedConfiguration,
     LogisticPhotographsConfiguration,
+    MovingWeightsConfiguration,
     OneStepConfiguration,
     WidePhotographsConfiguration,
     WiredConfiguration,
@@ -132,6 +133,14 @@ _ALL = (
         20,
         "averaged",
         AveragedConfiguration,
+    ),
+    Experiment(
+        "improved-moving",
+        "article E's improved network, stopped early by a moving average of its weights",
+        ("S-E5", "C-E1"),
+        20,
+        "moving_weights",
+        MovingWeightsConfiguration,
     ),
     Experiment(
         "photographs-logistic",

@@ -13,6 +13,7 @@ from bncourse.experiments.configurations.both_modes import BothModesConfiguratio
 from bncourse.experiments.configurations.by_hand import ByHandConfiguration
 from bncourse.experiments.configurations.common import Configuration
 from bncourse.experiments.configurations.deep import DeepConfiguration
+from bncourse.experiments.configurations.moving_weights import MovingWeightsConfiguration
 from bncourse.experiments.configurations.one_step import OneStepConfiguration
 from bncourse.experiments.configurations.photographs import (
     DeepPhotographsConfiguration,
@@ -33,6 +34,7 @@ __all__ = [
     "EarlyStoppedConfiguration",
     "ImprovedConfiguration",
     "LogisticPhotographsConfiguration",
+    "MovingWeightsConfiguration",
     "OneStepConfiguration",
     "PhotographsConfiguration",
     "WidePhotographsConfiguration",
