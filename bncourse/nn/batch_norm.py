@@ -279,7 +279,8 @@ def update_moving(old: FloatArray, new: FloatArray, momentum: float) -> FloatArr
     `momentum` is the share of the *old* value, as in TensorFlow and Keras; PyTorch calls ``1 - momentum`` so. The
     result is float64: in float32 an average stops moving where a step is smaller than half its last digit.
     """
-    return np.asarray(momentum * old.astype(np.float64) + (1.0 - momentum) * new.astype(np.float64))
+    old, new = np.asarray(old, np.float64), np.asarray(new, np.float64)
+    return np.asarray(momentum * old + (1.0 - momentum) * new)
 
 
 def momentum_at(momentum: float | None, seen: int, bias_corrected: bool = False) -> float:
