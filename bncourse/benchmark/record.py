@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -11,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from bncourse.atomic import replacing
 from bncourse.benchmark.measure import Row
+from bncourse.results import files
 
 #: Changes when the form of the file does.
 FORM = 1
@@ -25,16 +24,13 @@ def write_record(
     """Write rows and memory to the JSON file `path`, whole or not at all."""
     record = {
         "form": FORM,
-        "machine": {"processor": _processor(), "cores": os.cpu_count(), "python": platform.python_version()},
+        "machine": {"processor": files.processor(), "cores": os.cpu_count(), "python": platform.python_version()},
         "versions": {name: found for name in _PACKAGES if (found := _version(name))},
         "memory": memory,
         "rows": [asdict(row) for row in rows],
         "steps": [asdict(row) for row in steps],
     }
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(target) as temporary:
-        temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    files.write(path, record)
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
@@ -47,27 +43,11 @@ def read_record(path: str | Path) -> dict[str, Any]:
     OSError
         If it cannot be read.
     """
-    try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-        form = record["form"]
-        if form != FORM:
-            raise ValueError(f"{path} has form {form}; expected {FORM}. Make it again with: make bench RECORD=1")
+    with files.reading(path, "benchmark of bncourse") as record:
+        files.check_form(path, record["form"], FORM, "make bench RECORD=1")
         for kind in ("rows", "steps"):
             record[kind] = [Row(**row) for row in record[kind]]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no benchmark of bncourse: {error!r}") from error
-    return dict(record)
-
-
-def _processor() -> str:
-    """Return the name of the processor, as the system tells it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        return dict(record)
 
 
 def _version(package: str) -> str | None:

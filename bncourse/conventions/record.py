@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from bncourse.atomic import replacing
 from bncourse.conventions.probes import QUESTIONS, Question, Subject, probe
+from bncourse.results import files
 
 #: Changes when the form of the file does.
 FORM = 1
@@ -52,25 +51,18 @@ def read_record(path: str | Path) -> Record:
     OSError
         If it cannot be read.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        form, rows = content["form"], content["rows"]
-        if form != FORM:
-            raise ValueError(f"{path} has form {form}; expected {FORM}. Make it again with: {_AGAIN}")
+    with files.reading(path, "table of conventions") as content:
+        files.check_form(path, content["form"], FORM, _AGAIN)
         keys = {question.key for question in QUESTIONS}
-        for name, row in rows.items():
+        for name, row in content["rows"].items():
             if set(row["answers"]) != keys or not row["versions"]:
                 raise ValueError(f"{path} has other questions for {name!r}. Make it again with: {_AGAIN}")
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no table of conventions: {error!r}") from error
-    return dict(rows)
+        return dict(content["rows"])
 
 
 def write_record(path: str | Path, record: Record) -> None:
     """Write the table to the JSON file `path`, whole or not at all."""
-    text = json.dumps({"form": FORM, "rows": record}, indent=1, ensure_ascii=False) + "\n"
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    files.write(path, {"form": FORM, "rows": record})
 
 
 def differences(recorded: Mapping[str, Answers], found: Mapping[str, Answers]) -> list[str]:

@@ -21,8 +21,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal, get_args
 
-from bncourse.atomic import replacing
 from bncourse.nn.checks import positive_int
+from bncourse.results import files
 
 #: Changes when the form of the file does.
 FORM = 1
@@ -227,16 +227,13 @@ def write_record(path: str | Path, rows: Sequence[Measurement], data: Images) ->
     """Write measurements, and what they were made on, to the JSON file `path`, whole or not at all."""
     record = {
         "form": FORM,
-        "machine": {"processor": _processor(), "system": platform.system(), "python": platform.python_version()},
+        "machine": {"processor": files.processor(), "system": platform.system(), "python": platform.python_version()},
         "versions": {name: version(name) for name in ("bncourse", "numpy", "tensorflow")},
-        "half_precision": [name for name in _HALF if name in _cpuinfo("flags").split()],
+        "half_precision": [name for name in _HALF if name in files.cpuinfo("flags").split()],
         "data": data,
         "rows": [asdict(row) for row in rows],
     }
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(target) as temporary:
-        temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    files.write(path, record)
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
@@ -249,18 +246,13 @@ def read_record(path: str | Path) -> dict[str, Any]:
     OSError
         If it cannot be read.
     """
-    try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-        form = record["form"]
-        if form != FORM:
-            raise ValueError(f"{path} has form {form}; expected {FORM}. Make it again with: {_AGAIN}")
+    with files.reading(path, "record of memory") as record:
+        files.check_form(path, record["form"], FORM, _AGAIN)
         record["rows"] = [_row(**row) for row in record["rows"]]
         missing = {"machine", "versions", "half_precision", "data"} - set(record)
         if missing or not record["rows"]:
             raise KeyError(*sorted(missing or {"rows"}))
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no record of memory: {error!r}. Make it again with: {_AGAIN}") from error
-    return dict(record)
+        return dict(record)
 
 
 def _row(**values: Any) -> Measurement:
@@ -286,21 +278,6 @@ def _status(name: str) -> int:
         if line.startswith(f"{name}:"):
             return 1024 * int(line.split()[1])
     raise OSError(f"/proc/self/status has no {name}")
-
-
-def _cpuinfo(key: str) -> str:
-    """Return what the system tells of the first processor, or nothing."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith(key):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return ""
-
-
-def _processor() -> str:
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

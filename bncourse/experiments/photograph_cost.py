@@ -17,8 +17,8 @@ from typing import Annotated, Any
 
 import typer
 
-from bncourse.atomic import replacing
 from bncourse.data.photographs import load_crops, load_folder
+from bncourse.results import files
 
 #: The cases of the book: model, photographs to train on.
 CASES = (("logistic", 2000), ("wide", 2000), ("deep", 200), ("deep", 2000))
@@ -120,8 +120,7 @@ def train_here(model: str, folder: str, size: int) -> Cost:
 def write(path: str | Path, costs: Sequence[Cost]) -> None:
     """Write costs to a JSON file, whole or not at all."""
     record = {"experiment": "one epoch on a folder of photographs", "rows": [asdict(cost) for cost in costs]}
-    with replacing(Path(path)) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    files.write(path, record)
 
 
 def read(path: str | Path) -> list[Cost]:
@@ -134,16 +133,14 @@ def read(path: str | Path) -> list[Cost]:
     OSError
         If it cannot be read.
     """
-    try:
-        rows = [Cost(**row) for row in json.loads(Path(path).read_text(encoding="utf-8"))["rows"]]
+    with files.reading(path, "record of what photographs cost") as record:
+        rows = [Cost(**row) for row in record["rows"]]
         for row in rows:
             for place in fields(row):
                 value: Any = getattr(row, place.name)
                 if type(value).__name__ != place.type:
                     raise TypeError(f"{place.name} = {value!r}")
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no record of what photographs cost: {error!r}") from error
-    return rows
+        return rows
 
 
 def main(

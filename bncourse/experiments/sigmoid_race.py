@@ -6,7 +6,6 @@ made binary. The paper states neither the learning rate nor the size of the firs
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -19,9 +18,9 @@ import numpy.typing as npt
 import typer
 from tqdm import tqdm
 
-from bncourse.atomic import replacing
 from bncourse.data import Dataset, Split, load_mnist
 from bncourse.nn import SGD, BatchNorm, Dense, Layer, Sequential, Sigmoid
+from bncourse.results import files
 
 UNITS, HIDDEN_LAYERS, BATCH = 100, 3, 60
 GOAL = 0.9
@@ -136,10 +135,7 @@ def write(path: str | Path, races: Sequence[Race]) -> None:
     """Write the races to a JSON file, whole or not at all."""
     record = {"experiment": "sigmoid race on MNIST", "goal": GOAL, "numpy": np.__version__}
     record["races"] = [asdict(race) for race in races]
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(target) as temporary:
-        temporary.write_text(json.dumps(record, indent=0) + "\n", encoding="utf-8")
+    files.write(path, record)
 
 
 def read(path: str | Path) -> list[Race]:
@@ -152,10 +148,8 @@ def read(path: str | Path) -> list[Race]:
     OSError
         If it cannot be read.
     """
-    try:
-        return [Race(**race) for race in json.loads(Path(path).read_text(encoding="utf-8"))["races"]]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no record of sigmoid races: {error!r}") from error
+    with files.reading(path, "record of sigmoid races") as record:
+        return [Race(**race) for race in record["races"]]
 
 
 def main(
