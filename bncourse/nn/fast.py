@@ -44,9 +44,9 @@ PRODUCT, MOST_PRODUCTS = 8_192, 16
 LOOP, ROW = 2_048, 32
 #: More channels than this, or shorter rows of one channel, are left to the plain functions.
 MOST_CHANNELS, SHORTEST_ROW = 4_096, 32
-#: Threads that work at once, and the blocks that there must be for it: a few more threads only wait for the memory, and
-#: for a few blocks a thread comes too late.
-THREADS, MANY_BLOCKS = min(4, os.cpu_count() or 1), 2
+#: Threads that work at once, at most; more of them would only wait for the memory.
+MOST_THREADS = 4
+THREADS = min(MOST_THREADS, os.cpu_count() or 1)
 #: Bytes that a processor's cache fetches together.
 CACHE_LINE = 64
 #: Rows looked at to choose a shift.
@@ -432,7 +432,7 @@ def _run(
                 else:
                     done.put(None)
 
-    if len(blocks) >= MANY_BLOCKS:
+    if len(blocks) > 1:
         for _ in range(THREADS - 1):
             _crew().put(partial(copy_context().run, several))  # the context takes the caller's np.errstate along
     several()
@@ -492,8 +492,8 @@ def _aligned(shape: tuple[int, ...], dtype: npt.DTypeLike) -> FloatArray:
 def _share(things: int, size: int) -> int:
     """Return how many of `things`, together `size` numbers, make a block; the blocks are equal, but for the last."""
     blocks = -(-size // BLOCK)
-    if blocks > 1:  # a multiple of MANY_BLOCKS, so that no thread waits while another has the last block
-        blocks = -(-blocks // MANY_BLOCKS) * MANY_BLOCKS
+    if blocks > 2:  # a multiple, so that no thread waits while another has the last block
+        blocks = -(-blocks // MOST_THREADS) * MOST_THREADS
     return max(1, -(-things // max(1, blocks)))
 
 

@@ -38,7 +38,6 @@ LAYOUTS = [
 def small_blocks(request, monkeypatch):
     """Blocks so small that every test has several, in one thread and in two."""
     monkeypatch.setattr(fast, "BLOCK", 10_000)
-    monkeypatch.setattr(fast, "MANY_BLOCKS", 2)
     monkeypatch.setattr(fast, "THREADS", request.param)
     fast._crew.cache_clear()
 
