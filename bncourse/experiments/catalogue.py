@@ -12,6 +12,7 @@ from typing import Any
 
 from bncourse.data import load
 from bncourse.experiments import fingerprint
+from bncourse.experiments.ahead import ahead
 from bncourse.experiments.configurations import (
     AveragedConfiguration,
     BaseConfiguration,
@@ -206,7 +207,13 @@ def configure(name: str, options: Mapping[str, Any]) -> Any:
 
 
 def run(
-    name: str, *, checkpoint: Path | None = None, resume: bool = False, progress: bool = False, **options: Any
+    name: str,
+    *,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    progress: bool = False,
+    tell: Callable[[str], None] | None = None,
+    **options: Any,
 ) -> Run:
     """Run an experiment: what ``bncourse run`` does, but for the files.
 
@@ -216,6 +223,8 @@ def run(
         One of ``EXPERIMENTS``; ``bncourse run --list`` shows them.
     checkpoint, resume, progress
         See :meth:`bncourse.experiments.training.Program.run`.
+    tell : callable, optional
+        Called before the training with each line that is worth knowing then; see `bncourse.experiments.ahead`.
     **options
         The experiment's options; ``bncourse run NAME --help`` explains them.
 
@@ -235,4 +244,7 @@ def run(
     experiment = find(name)
     function = experiment.function  # before the data: a download imports Keras, and TensorFlow must be set up first
     data = experiment.data(configuration, progress=progress)
+    if tell is not None:
+        for line in ahead(configuration, data):
+            tell(line)
     return function(configuration, data, checkpoint=checkpoint, resume=resume, progress=progress)

@@ -189,8 +189,7 @@ def _refuse(plan: list[Task], *, resume: bool, overwrite: bool) -> None:
 def _single(task: Task, *, resume: bool, overwrite: bool) -> None:
     from bncourse.experiments.sweep import execute
 
-    run = execute(task, resume=resume, overwrite=overwrite, progress=True)
-    _show_notes(run.notes)
+    run = execute(task, resume=resume, overwrite=overwrite, progress=True, tell=typer.echo)
     for name, value in run.final.items():
         typer.echo(f"{name:<32} {value:.6g}")
     typer.echo(f"{_cost(run)}. Stored in {task.path}.")
@@ -204,20 +203,28 @@ def _several(plan: list[Task], *, jobs: int, scheduler: str | None, overwrite: b
     if overwrite:  # what is made anew does not go on from a checkpoint
         for task in plan:
             task.checkpoint.unlink(missing_ok=True)
+    for line in _ahead(plan):
+        typer.echo(line)
     with tqdm(total=len(plan), unit="run") as bar:
-        notes: dict[tuple[str, ...], None] = {}
         for task, run in execute_all(plan, jobs=jobs, scheduler=scheduler, overwrite=overwrite):
             bar.update()
             bar.write(f"{_cost(run)}. Stored in {task.path}.")
-            notes[run.notes] = None
-    for each in notes:  # most often the same for all
-        _show_notes(each)
     typer.echo(f"bncourse compare {plan[0].path.parent} shows them side by side.")
 
 
-def _show_notes(notes: Sequence[str]) -> None:
-    for number, note in enumerate(notes):
-        typer.echo(f"{'  ' if number else ''}{note}")
+def _ahead(plan: Sequence[Task]) -> list[str]:
+    """Return what is worth knowing before several runs; each line once, for most often it is the same for all."""
+    from bncourse.data.photographs import CROPS, load_photographs
+    from bncourse.experiments.ahead import ahead
+    from bncourse.experiments.catalogue import configure
+    from bncourse.experiments.configurations import PhotographsConfiguration
+
+    configurations = [configure(task.experiment, task.options) for task in plan]
+    own = [each for each in configurations if isinstance(each, PhotographsConfiguration) and each.data != CROPS]
+    searched = {
+        each.data: load_photographs(each.data, size=each.image_size) for each in {c.data: c for c in own}.values()
+    }
+    return list(dict.fromkeys(line for each in own for line in ahead(each, searched[each.data])))
 
 
 def _cost(run: Run) -> str:

@@ -80,7 +80,7 @@ def table(groups: Groups, columns: Sequence[str] | None = None) -> Table:
         raise ValueError(f"no result has a final number {unknown[0]!r}; they have: {', '.join(known)}.")
     result = Table(
         title="Means over the starts, with 95 % intervals",
-        caption="Two starts say little: their interval is very wide.",
+        caption="Two starts say little: their interval is very wide." if _has_pairs(groups) else None,
     )
     result.add_column("", overflow="fold")
     result.add_column("starts", justify="right")
@@ -89,6 +89,10 @@ def table(groups: Groups, columns: Sequence[str] | None = None) -> Table:
     for group, runs in groups.items():
         result.add_row(group, str(len(runs)), *(_cell([run.final.get(name) for run in runs]) for name in wanted))
     return result
+
+
+def _has_pairs(groups: Groups) -> bool:
+    return any(len(runs) == 2 for runs in groups.values())
 
 
 def draw(groups: Groups, column: str, path: Path) -> None:

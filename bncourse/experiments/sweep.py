@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from bncourse.data.photographs import CROPS, load_photographs
 from bncourse.experiments.catalogue import configure, run
+from bncourse.experiments.configurations import PhotographsConfiguration
 from bncourse.experiments.record import ResumeError, Run, differences, read, write
 
 
@@ -82,22 +84,32 @@ def _word(value: Any) -> str:
     return text if safe == text else f"{safe}-{zlib.crc32(os.fsencode(text)):08x}"
 
 
-def execute(task: Task, *, resume: bool = False, overwrite: bool = False, progress: bool = False) -> Run:
+def execute(
+    task: Task,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = False,
+    tell: Callable[[str], None] | None = None,
+) -> Run:
     """Make one run and write its file; a result that is there already is returned if it is asked to resume.
+
+    `tell` is called with what is worth knowing before the training: see :func:`bncourse.experiments.catalogue.run`.
 
     Raises
     ------
     ExistsError
         If there is a result and neither `resume` nor `overwrite` is set.
     bncourse.experiments.record.ResumeError
-        If the checkpoint is of another configuration, or there is neither a result nor a checkpoint to resume.
+        If result or checkpoint are of another configuration or other data, or there is neither.
     """
     if task.path.exists() and not overwrite:
         if resume:
             return _finished(task)
         raise ExistsError(f"{task.path} exists. Choose another file, or say overwrite, or resume to keep it.")
     task.path.parent.mkdir(parents=True, exist_ok=True)
-    found = run(task.experiment, checkpoint=task.checkpoint, resume=resume, progress=progress, **dict(task.options))
+    how: dict[str, Any] = {"resume": resume, "progress": progress, "tell": tell}
+    found = run(task.experiment, checkpoint=task.checkpoint, **how, **dict(task.options))
     write(task.path, found)
     return found
 
@@ -157,7 +169,22 @@ def _finished(task: Task) -> Run:
     if dict(found.configuration) != wanted:
         where = differences(found.configuration, wanted)
         raise ResumeError(f"{task.path} holds a run with another configuration: {where}. Choose another file.")
+    _check_folder(task, found)
     return found
+
+
+def _check_folder(task: Task, found: Run) -> None:
+    """Check that a reader's folder holds what it held when the result was made."""
+    configuration = configure(task.experiment, task.options)
+    if not isinstance(configuration, PhotographsConfiguration) or configuration.data == CROPS:
+        return
+    now = load_photographs(configuration.data, size=configuration.image_size).describe()
+    if now != dict(found.data):
+        where = differences(found.data, now)
+        raise ResumeError(
+            f"{task.path} was made from other photographs: {where}. Choose another file, or make it anew with "
+            "--overwrite."
+        )
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,9 @@ from bncourse.nn.checks import positive_int
 from bncourse.training.arrays import Arrays
 from bncourse.training.guard import Guard
 from bncourse.training.rule import StoppingRule
+
+#: Ends of the names for which ``keras.callbacks.EarlyStopping`` takes large for good.
+_LARGE_IS_GOOD = ("acc", "accuracy", "auc")
 
 
 class ModelVariables:
@@ -86,7 +90,8 @@ class GuardCallback(keras.callbacks.Callback):  # type: ignore[misc]
     rule : StoppingRule
         A fresh one. `ProgressQuotient` gets the mean training loss: of the epoch, or since the last evaluation in it.
     monitor : str
-        What to watch: a name in the logs of an epoch. Without effect if `score` is given.
+        What to watch: a name in the logs of an epoch. Without effect if `score` is given. An accuracy, by its name,
+        needs a rule with ``mode="max"``; Keras would guess it.
     score : callable, optional
         Takes the model and returns the value to watch. It must not call ``model.evaluate``, which resets the metrics
         that ``fit`` is counting; ``model.predict_on_batch`` is safe.
@@ -105,7 +110,13 @@ class GuardCallback(keras.callbacks.Callback):  # type: ignore[misc]
     TypeError
         If `every` is no integer.
     ValueError
-        If `every` is below 1, or given without `score`; while training, if `monitor` is not in the logs.
+        If `every` is below 1, or given without `score`; if `monitor` is an accuracy and the rule takes small for good;
+        while training, if `monitor` is not in the logs.
+
+    Warns
+    -----
+    UserWarning
+        If the training in the file has ended, so that ``fit`` does nothing.
     """
 
     def __init__(
@@ -120,6 +131,11 @@ class GuardCallback(keras.callbacks.Callback):  # type: ignore[misc]
         super().__init__()
         if every is not None and score is None:
             raise ValueError(f"every = {every} without score; Keras validates at the end of an epoch only. Give score.")
+        if score is None and monitor.endswith(_LARGE_IS_GOOD) and getattr(rule, "mode", "min") == "min":
+            raise ValueError(
+                f"monitor = {monitor!r} grows as a network gets better, and for this rule small is good. Take "
+                "EarlyStopping(mode='max'), or watch a loss."
+            )
         self.rule, self.monitor, self.score, self.path = rule, monitor, score, path
         self.every = None if every is None else positive_int(every, "every")
         self.guard: Guard | None = None
@@ -131,6 +147,12 @@ class GuardCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if self.guard.resume():
             # As keras.callbacks.BackupAndRestore does it.
             self.model._initial_epoch = int(self.guard.extra["epoch"])
+            if self.guard.should_stop or self.model._initial_epoch >= self.params["epochs"]:
+                warnings.warn(
+                    f"{self.path}: this training has ended, after {self.model._initial_epoch} epochs; nothing is "
+                    "trained. For a new training take another path.",
+                    stacklevel=2,
+                )
         if self.guard.should_stop:
             self.model._initial_epoch = self.params["epochs"]
         self._looked = self._step()

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from bncourse.nn.calibration import softmax
 from bncourse.nn.checks import FloatArray, float_array, positive_int
 from bncourse.nn.layers import AlphaDropout, Dropout
-from bncourse.nn.sequential import Sequential
+from bncourse.nn.sequential import Sequential, own_network
 
 
 def monte_carlo(network: Sequential, x: npt.ArrayLike, *, samples: int, batch_size: int = 1000) -> FloatArray:
@@ -36,10 +36,11 @@ def monte_carlo(network: Sequential, x: npt.ArrayLike, *, samples: int, batch_si
     Raises
     ------
     TypeError
-        If x holds no floats, or `samples` or `batch_size` is not an integer.
+        If `network` is not one of the course's, x holds no floats, or `samples` or `batch_size` is not an integer.
     ValueError
         If one of them is below 1, x is empty, or the network has no dropout layer, so that all draws would be equal.
     """
+    own_network(network, "with a Keras model, call it with training=True, its BN layers frozen by trainable = False")
     x = float_array(x, "x")
     if not len(x):
         raise ValueError(f"x has shape {x.shape} and holds no samples; expected at least one.")

@@ -359,3 +359,15 @@ def _shuffled_batches(samples: int, batch_size: int, rng: np.random.Generator) -
 
 def _accuracy(logits: FloatArray, labels: IntArray) -> float:
     return float((logits.argmax(axis=1) == labels).mean())
+
+
+def own_network(network: object, otherwise: str) -> None:
+    """Check that `network` is a `Sequential` of this package, not, say, of Keras.
+
+    Raises
+    ------
+    TypeError
+        If it is not; the message says what to do `otherwise`.
+    """
+    if not isinstance(network, Sequential):
+        raise TypeError(f"network is a {type(network).__name__}; expected bncourse.nn.Sequential ({otherwise}).")

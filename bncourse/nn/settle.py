@@ -12,7 +12,7 @@ from bncourse.nn.layer import Layer
 from bncourse.nn.layers import AlphaDropout, Dense, Dropout
 from bncourse.nn.moments import Moments, Shift, dense_shift
 from bncourse.nn.normalization import BatchNorm
-from bncourse.nn.sequential import Sequential
+from bncourse.nn.sequential import Sequential, own_network
 
 
 class Settled(NamedTuple):
@@ -58,10 +58,11 @@ def settle(network: Sequential, x: npt.ArrayLike, *, dropout: bool, repeats: int
     Raises
     ------
     TypeError
-        If x holds no floats or `repeats` is no integer.
+        If `network` is not one of the course's, x holds no floats, or `repeats` is no integer.
     ValueError
         If x is empty, `repeats` is below 1, or a BN layer's `axis` is not -1.
     """
+    own_network(network, "bncourse.repair.recalibrate(model, batches) sets a Keras model's statistics")
     samples = float_array(x, "x")
     if not len(samples):
         raise ValueError(f"x has shape {samples.shape} and holds no samples; expected at least one.")

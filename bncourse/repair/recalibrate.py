@@ -82,9 +82,11 @@ def recalibrate(
     moving averages. The mean is :math:`E[\mu_B]`.
 
     ``"averaged"`` takes :math:`E[\sigma_B^2]`: the limit of the framework's own moving average, so re-estimating
-    removes its lag and its noise and nothing else. It is the BN paper's choice. The paper also multiplies by n/(n-1),
-    n being the numbers of a channel in a batch; the NumPy layers do so with ``moving_variance="sample"``, Keras
-    does not.
+    removes its lag and its noise, and nothing else where no dropout stands in front of BN. (Where it does, training's
+    statistics are those with dropout on, and these are not: the variance shift goes, too, together with what the
+    weights behind had learnt to make of it. Compare both on validation images.) It is the BN paper's choice. The
+    paper also multiplies by n/(n-1), n being the numbers of a channel in a batch; the NumPy layers do so with
+    ``moving_variance="sample"``, Keras does not.
 
     ``"pooled"`` takes :math:`E[\sigma_B^2] + Var[\mu_B]`: the variance of all images together, whatever the size of
     the batches (for the first layer exactly; the inputs of the others depend on the batches). It is the formula of Wu

@@ -37,11 +37,11 @@ class EarlyStopping(StoppingRule):
 
     A value improves if it is the first finite one, or beats the best one by more than `min_delta`. NaN and infinities
     never improve. An evaluation without an improvement stops the training once patience has run out. The defaults and
-    the rule are those of ``keras.callbacks.EarlyStopping``, but for four points: patience may be counted in steps; NaN
-    and infinities do not become the best (in Keras 3 a NaN does as the very first value, and nothing beats it);
-    values are compared in double precision (in Keras 3 in single precision, as a rule); and an instance
-    belongs to one run. What Keras calls ``restore_best_weights`` is the caller's part here: save where
-    `Decision.improved` says so, restore after the loop (see `Checkpoint`); or leave all of it to a `Guard`.
+    the rule are those of ``keras.callbacks.EarlyStopping``, but for five points: `mode` is not guessed from a name;
+    patience may be counted in steps; NaN and infinities do not become the best (in Keras 3 a NaN does as the very
+    first value, and nothing beats it); values are compared in double precision (in Keras 3 in single precision, as a
+    rule); and an instance belongs to one run. What Keras calls ``restore_best_weights`` is the caller's part here:
+    save where `Decision.improved` says so, restore after the loop (see `Checkpoint`); or leave all of it to a `Guard`.
 
     Parameters
     ----------

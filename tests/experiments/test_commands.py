@@ -212,6 +212,35 @@ def test_a_run_on_a_folder_says_what_was_left_out(folder, tmp_path):
     assert again.exit_code == 0, again.output
 
 
+def test_a_finished_run_is_not_taken_for_one_on_other_photographs(folder, tmp_path):
+    """Found by a reader: --resume showed the result of a folder that had changed since."""
+    words = ["run", "photographs-logistic", *TINY, "--data", folder, "--out", tmp_path / "run.json"]
+    made = bncourse(*words)
+    assert made.exit_code == 0, made.output
+    next(folder.rglob("0.*")).unlink()
+    again = bncourse(*words, "--resume")
+    assert again.exit_code == 1
+    assert "was made from other photographs: " in again.output
+    assert "or make it anew with --overwrite" in again.output
+
+
+def test_what_is_wrong_with_a_folder_and_with_the_momentum_is_said_before_the_training(folder, tmp_path, monkeypatch):
+    """Found by a reader: the list of files that were left out came after hours, and nothing was said of the lag."""
+
+    def broken(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bncourse.experiments.photographs.run", broken)
+    words = ["run", "photographs-logistic", *TINY, "--data", folder, "--out", tmp_path / "runs"]
+    for more in ([], ["--seeds", "2"]):
+        stopped = bncourse(*words, *more)
+        assert stopped.exit_code == 130
+        assert "12 pictures are used (train 8, validation 2, test 2); left out: 1\n" in stopped.output
+        assert "momentum = 0.99 is late: after all 2 steps of this run" in stopped.output
+        assert "still hold 98% of their start values" in stopped.output
+    assert "is late" not in bncourse(*words, "--batch-norm", "none").output
+
+
 def test_files_of_two_folders_of_the_same_name_differ(tmp_path):
     plans = tasks("photographs-deep", {"data": ("a/pets", "b/pets", "pets", "crops", "../..")}, tmp_path)
     names = {task.path.name for task in plans}

@@ -8,6 +8,9 @@ from scipy import special, stats
 
 from bncourse.nn import SELU, AlphaDropout, BatchNorm, Dense, Dropout, Sequential
 from bncourse.nn.monte_carlo import entropy, monte_carlo, mutual_information
+from bncourse.nn.settle import settle
+
+X = np.zeros((2, 4))
 
 
 def trained(kind=Dropout, seed=0):
@@ -83,6 +86,17 @@ def test_without_dropout_there_is_nothing_to_draw():
     network = Sequential([Dense(2)])
     with pytest.raises(ValueError, match="network has no dropout layer, so all draws would be equal"):
         monte_carlo(network, np.ones((1, 2)), samples=2)
+
+
+@pytest.mark.parametrize("work", [lambda net: monte_carlo(net, X, samples=2), lambda net: settle(net, X, dropout=True)])
+def test_a_network_of_another_library_is_refused(work):
+    """Found by a reader: `settle` passed over a Keras model without a word."""
+
+    class Functional:
+        layers = ()
+
+    with pytest.raises(TypeError, match=r"network is a Functional; expected bncourse\.nn\.Sequential \(.*Keras model"):
+        work(Functional())
 
 
 @pytest.mark.parametrize("name", ["samples", "batch_size"])

@@ -3,6 +3,8 @@
 import functools
 import math
 import os
+import subprocess
+import sys
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
@@ -219,7 +221,8 @@ def test_killed_after_any_epoch_it_ends_as_if_never_interrupted(tmp_path, model,
     assert len(history["loss"]) == whole.rule.stopped_step // BATCHES - cut
     assert bits(model) == expected
     # Called once more, it trains no further.
-    assert fit(begin_anew(model, start), callback(path)) == {}
+    with pytest.warns(UserWarning, match="this training has ended"):
+        assert fit(begin_anew(model, start), callback(path)) == {}
     assert bits(model) == expected
 
 
@@ -258,7 +261,8 @@ def test_a_model_that_is_built_anew_takes_up_the_file(tmp_path, model):
     path = tmp_path / "run.npz"
     fit(model, GuardCallback(EarlyStopping(patience=9), path=path), epochs=2)
     new = build()
-    assert fit(new, GuardCallback(EarlyStopping(patience=9), path=path), epochs=2) == {}
+    with pytest.warns(UserWarning, match="this training has ended"):
+        assert fit(new, GuardCallback(EarlyStopping(patience=9), path=path), epochs=2) == {}
     assert bits(new) == bits(model)
 
 
@@ -316,3 +320,32 @@ def test_impossible_options_are_refused(options, error, message):
 def test_a_name_that_is_not_in_the_logs_is_refused(model):
     with pytest.raises(ValueError, match=r"^monitor = 'val_los' is not in the logs; there are: loss, val_loss\.$"):
         fit(model, GuardCallback(EarlyStopping(), "val_los"), epochs=2)
+
+
+@pytest.mark.parametrize("rule", [EarlyStopping(patience=2), GeneralizationLoss(5)])
+def test_an_accuracy_for_which_small_is_good_is_refused(rule):
+    """Found by a reader: val_accuracy with the default mode went back to the worst epoch, without a word."""
+    with pytest.raises(ValueError, match=r"monitor = 'val_accuracy' grows as a network gets better.*mode='max'"):
+        GuardCallback(rule, "val_accuracy")
+    GuardCallback(EarlyStopping(patience=2, mode="max"), "val_accuracy")
+
+
+def test_a_file_whose_training_has_ended_is_told(tmp_path, model):
+    path = tmp_path / "guard.npz"
+    fit(model, GuardCallback(EarlyStopping(patience=3), path=path), epochs=2)
+    with pytest.warns(UserWarning, match=r"guard\.npz: this training has ended, after 2 epochs; nothing is trained"):
+        again = fit(model, GuardCallback(EarlyStopping(patience=3), path=path), epochs=2)
+    assert again == {}
+
+
+def test_keras_may_be_imported_first():
+    """Found by a reader: the callback, which needs no tf.layers, could not be imported after Keras."""
+    program = (
+        "import keras\nfrom bncourse.keras_models import GuardCallback\nfrom bncourse.training import EarlyStopping\n"
+        "GuardCallback(EarlyStopping())\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
