@@ -50,7 +50,7 @@ THREADS = min(MOST_THREADS, os.cpu_count() or 1)
 #: Bytes that a processor's cache fetches together.
 CACHE_LINE = 64
 #: Rows looked at to choose a shift.
-SAMPLE = 64
+SAMPLE = 32
 #: Largest square of a mean, in variances, that needs no shift; the sums then lose less than three bits.
 NEAR = 4.0
 
