@@ -92,31 +92,31 @@ class _ChannelsLast:
         rows = x.reshape(-1, self.channels)
         return rows[:: -(-len(rows) // SAMPLE)]
 
-    def sums(self, block: FloatArray) -> FloatArray:
-        """Return the sums over some rows each; :meth:`total` adds them up."""
+    def sums(self, block: FloatArray) -> Sums:
+        """Return the sum for every channel, over one block."""
         if self._is_rest(block):
-            return np.asarray(np.sum(block, axis=0, keepdims=True, dtype=np.float64))
-        parts: FloatArray = np.matmul(self.ones, block.reshape(-1, self.ones.size, self.row))
-        return parts.reshape(-1, self.channels)
+            return np.asarray(np.sum(block, axis=0, dtype=np.float64))
+        return self._add_up(np.matmul(self.ones, block.reshape(-1, self.ones.size, self.row)))
 
-    def dots(self, some: FloatArray, others: FloatArray) -> FloatArray:
-        """Return what `sums` returns, of the products of two blocks; the products are never stored."""
+    def dots(self, some: FloatArray, others: FloatArray) -> Sums:
+        """Return the sum of the products of two blocks for every channel; the products are never stored."""
         if self._is_rest(some):
-            return np.asarray(np.sum(some * others, axis=0, keepdims=True, dtype=np.float64))
+            return np.asarray(np.sum(some * others, axis=0, dtype=np.float64))
         products = some.size // self.product
         together = next(n for n in range(MOST_PRODUCTS, 0, -1) if products % n == 0)
         shape = (products // together, -1, self.loop)
-        parts = np.einsum("prc,prc->pc", some.reshape(shape), others.reshape(shape))
-        # Added up here, since what one thread returns, another must fetch.
-        return _sum_of_rows(parts.reshape(-1, self.channels).astype(np.float64))[None]
+        return self._add_up(np.einsum("prc,prc->pc", some.reshape(shape), others.reshape(shape)))
 
     def _is_rest(self, block: FloatArray) -> bool:
         return block.shape[1] < self.loop or block.size % self.product > 0
 
-    def total(self, *parts: Sequence[FloatArray]) -> Sums:
+    def _add_up(self, parts: FloatArray) -> Sums:
+        return _sum_of_rows(parts.reshape(-1, self.channels).astype(np.float64))
+
+    def total(self, *parts: Sequence[Sums]) -> Sums:
         """Return the sums for every channel, in float64; one row for each of `parts`, the results for the blocks."""
-        rows = [_sum_of_rows(np.concatenate(tables, dtype=np.float64)) for tables in parts]
-        return np.array(rows)
+        total: Sums = np.array(parts).sum(axis=1)
+        return total
 
 
 class _ChannelsFirst:
