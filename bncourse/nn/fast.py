@@ -38,7 +38,7 @@ from bncourse.nn.checks import FloatArray, float_array, not_negative, same_shape
 #: Numbers in a block at most: four megabytes in float32.
 BLOCK = 1_048_576
 #: Numbers in one product with ones at most; OpenBLAS shares out products of more than 9,216 among threads. A sum of
-#: products takes in at most so many times as many.
+#: squares, or of products of two arrays, is taken in float32 over so many times as many at most.
 PRODUCT, MOST_PRODUCTS = 8_192, 16
 #: Numbers in one of NumPy's innermost loops, about, and in one row of a product.
 LOOP, ROW = 2_048, 32
@@ -432,7 +432,7 @@ def _run(
                 else:
                     done.put(None)
 
-    if len(blocks) > 1:
+    if sum(block.size for block in blocks) > BLOCK:  # a few rows left over are no work for a second thread
         for _ in range(THREADS - 1):
             _crew().put(partial(copy_context().run, several))  # the context takes the caller's np.errstate along
     several()
