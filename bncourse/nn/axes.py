@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from math import prod
 from typing import TypeAlias
 
 import numpy as np
@@ -73,7 +72,7 @@ class AxisSplit:
             or if there is nothing to average because an axis has length 0 (unless `empty` allows it).
         """
         split = _split(shape, axis_tuple(axis))
-        if not empty and prod(shape) == 0:
+        if not empty and 0 in shape:
             raise ValueError(f"x has shape {shape} and holds no numbers; statistics need at least one.")
         return split
 

@@ -17,11 +17,10 @@ things make it fast; the book's chapter on exactness and speed measures each.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache, partial, reduce
 from itertools import pairwise
 from math import prod
 from queue import SimpleQueue
@@ -61,7 +60,7 @@ class _ChannelsLast:
     """x of shape (rows, channels): the channels take turns in memory."""
 
     def __init__(self, rows: int, channels: int, dtype: npt.DTypeLike) -> None:
-        self.channels, self.size = channels, rows * channels
+        self.channels, self.count, self.size = channels, rows, rows * channels
         self.row = channels * max(1, ROW // channels)
         # Powers of two, so that a product is made of whole loops, and a block of whole products.
         self.ones = np.ones((1, _power_of_two(PRODUCT // self.row)), dtype)
@@ -82,7 +81,7 @@ class _ChannelsLast:
     def spread(self, parameters: Sequence[Sums], blocks: list[FloatArray]) -> list[FloatArray]:
         """Return the parameters once for each block, stacked, each in a form that broadcasts with the block."""
         repeats = blocks[0].shape[1] // self.channels
-        long = _aligned((len(parameters), repeats, self.channels), blocks[0].dtype)
+        long = np.empty((len(parameters), repeats, self.channels), blocks[0].dtype)
         long[:] = np.array(parameters)[:, None]
         rows = long.reshape(len(parameters), -1)
         return [rows if block.shape[1] == rows.shape[1] else rows[:, : block.shape[1]] for block in blocks]
@@ -102,9 +101,7 @@ class _ChannelsLast:
         """Return the sum of the products of two blocks for every channel; the products are never stored."""
         if self._is_rest(some):
             return np.asarray(np.sum(some * others, axis=0, dtype=np.float64))
-        products = some.size // self.product
-        together = next(n for n in range(MOST_PRODUCTS, 0, -1) if products % n == 0)
-        shape = (products // together, -1, self.loop)
+        shape = (-1, _divisor(some.size // self.loop, MOST_PRODUCTS * self.product // self.loop), self.loop)
         return self._add_up(np.einsum("prc,prc->pc", some.reshape(shape), others.reshape(shape)))
 
     def _is_rest(self, block: FloatArray) -> bool:
@@ -113,17 +110,16 @@ class _ChannelsLast:
     def _add_up(self, parts: FloatArray) -> Sums:
         return _sum_of_rows(parts.reshape(-1, self.channels).astype(np.float64))
 
-    def total(self, *parts: Sequence[Sums]) -> Sums:
-        """Return the sums for every channel, in float64; one row for each of `parts`, the results for the blocks."""
-        total: Sums = np.array(parts).sum(axis=1)
-        return total
+    def total(self, *parts: Sequence[Sums]) -> list[Sums]:
+        """Return the sums for every channel, in float64, for each of `parts`, the results for the blocks."""
+        return [reduce(np.add, part) for part in parts]
 
 
 class _ChannelsFirst:
     """x of shape (outer, channels, inner), seen as rows of `inner` numbers, each of one channel."""
 
     def __init__(self, outer: int, channels: int, inner: int, dtype: npt.DTypeLike) -> None:
-        self.outer, self.channels = outer, channels
+        self.outer, self.channels, self.count = outer, channels, outer * inner
         self.loop = inner
         self.ones = np.ones(inner, dtype)
 
@@ -157,11 +153,10 @@ class _ChannelsFirst:
         """Return the sums of the products, row by row."""
         return _dots_of_rows(some, others)
 
-    def total(self, *parts: Sequence[FloatArray]) -> Sums:
-        """Return the sums for every channel, in float64; one row for each of `parts`, the results for the blocks."""
+    def total(self, *parts: Sequence[FloatArray]) -> list[Sums]:
+        """Return the sums for every channel, in float64, for each of `parts`, the results for the blocks."""
         table = np.concatenate([rows for part in parts for rows in part], dtype=np.float64)
-        total: Sums = table.reshape(len(parts), self.outer, self.channels).sum(axis=1)
-        return total
+        return list(table.reshape(len(parts), self.outer, self.channels).sum(axis=1))
 
 
 _Layout: TypeAlias = _ChannelsLast | _ChannelsFirst
@@ -225,21 +220,22 @@ def fast_batch_norm_train(
     epsilon = not_negative(epsilon, "epsilon")
     scale, offset = _parameter(gamma, 1.0, "gamma", axes), _parameter(beta, 0.0, "beta", axes)
 
+    blocks = layout.cut(x)
     shift = _rough_mean(layout.sample(x))
-    rest, variance = _moments(x, shift, layout)
+    rest, variance = _moments(blocks, shift, layout)
     if not _near(rest, variance):  # the sample misled, or x holds NaN
         shift = _rounded(rest if shift is None else shift + rest, x)
-        rest, variance = _moments(x, shift, layout)
+        rest, variance = _moments(blocks, shift, layout)
 
     inverse_std = 1 / np.sqrt(variance + epsilon)
     factor = scale * inverse_std
-    y = _affine(x, shift, factor, offset - rest * factor, layout)
+    y = _affine(x, blocks, shift, factor, offset - rest * factor, layout)
     mean = rest if shift is None else shift + rest
-    shape, count = axes.kept_shape, x.size // layout.channels
+    shape = axes.kept_shape
     return y, FastCache(
         mean.reshape(shape),
         variance.astype(x.dtype).reshape(shape),
-        count,
+        layout.count,
         x,
         shift,
         rest,
@@ -291,7 +287,7 @@ def fast_batch_norm_inference(
     # A large mean is subtracted first: the products would cancel. What rounding takes from it, the offset gives back.
     shift = None if _near(mean, variance) else _rounded(mean, x)
     rest = mean if shift is None else mean - shift
-    return _affine(x, shift, scale, offset - rest * scale, layout)
+    return _affine(x, layout.cut(x), shift, scale, offset - rest * scale, layout)
 
 
 def _prepare(x: npt.ArrayLike, axis: Axis) -> tuple[FloatArray, AxisSplit, _Layout]:
@@ -338,10 +334,9 @@ def _near(mean: Sums, variance: Sums) -> bool:
 def _rough_mean(sample: FloatArray) -> Sums | None:
     """Return the mean of a few rows to shift by, or ``None`` if x needs no shift."""
     rows = sample.astype(np.float64)
-    mean = _sum_of_rows(rows) / len(rows)
-    rows -= mean
-    variance = np.einsum("rc,rc->c", rows, rows) / len(rows)
-    return None if _near(mean, variance) else _rounded(mean, sample)
+    total, squares = _sum_of_rows(rows), np.einsum("rc,rc->c", rows, rows)
+    near = (1 + 1 / NEAR) * total * total <= len(rows) * squares  # as in _near, multiplied out
+    return None if near.all() else _rounded(total / len(rows), sample)
 
 
 def _rounded(mean: Sums, x: FloatArray) -> Sums:
@@ -349,20 +344,21 @@ def _rounded(mean: Sums, x: FloatArray) -> Sums:
     return np.where(np.isfinite(mean), mean, 0.0).astype(x.dtype).astype(np.float64)
 
 
-def _moments(x: FloatArray, shift: Sums | None, layout: _Layout) -> tuple[Sums, Sums]:
-    """Return mean and variance of ``x - shift``, in one pass."""
+def _moments(blocks: list[FloatArray], shift: Sums | None, layout: _Layout) -> tuple[Sums, Sums]:
+    """Return mean and variance of ``x - shift``, in one pass over the blocks of x."""
 
     def work(block: FloatArray, by: Sequence[FloatArray] | FloatArray = ()) -> tuple[FloatArray, FloatArray]:
         d = block - by[0] if len(by) else block
         return layout.sums(d), layout.dots(d, d)
 
-    blocks = layout.cut(x)
     results = _run(work, layout, blocks, *_given(shift, (), layout, blocks))
-    mean, square = layout.total(*zip(*results, strict=True)) * (layout.channels / x.size)
-    return mean, np.maximum(square - np.square(mean), 0.0)
+    mean, square = (total / layout.count for total in layout.total(*zip(*results, strict=True)))
+    return mean, np.maximum(square - mean * mean, 0.0)
 
 
-def _affine(x: FloatArray, shift: Sums | None, scale: Sums, offset: Sums, layout: _Layout) -> FloatArray:
+def _affine(
+    x: FloatArray, blocks: list[FloatArray], shift: Sums | None, scale: Sums, offset: Sums, layout: _Layout
+) -> FloatArray:
     """Return ``(x - shift) * scale + offset``."""
 
     def work(block: FloatArray, y: FloatArray, given: FloatArray) -> None:
@@ -372,12 +368,11 @@ def _affine(x: FloatArray, shift: Sums | None, scale: Sums, offset: Sums, layout
         np.add(y, plus, out=y)
 
     y = _aligned(x.shape, x.dtype)
-    blocks = layout.cut(x)
     _run(work, layout, blocks, layout.cut(y), *_given(shift, (scale, offset), layout, blocks))
     return y
 
 
-def _gradient_sums(dy: FloatArray, x: FloatArray, shift: Sums | None, layout: _Layout) -> Sums:
+def _gradient_sums(dy: FloatArray, x: FloatArray, shift: Sums | None, layout: _Layout) -> list[Sums]:
     """Return the sums of dy, and of dy times ``x - shift``."""
 
     def work(
@@ -420,24 +415,31 @@ def _run(
     """
     results: list[Any] = [None] * len(blocks)
     tasks = enumerate(zip(blocks, *others, strict=True))  # shared: whoever is free takes the next
-    done: SimpleQueue[BaseException | None] = SimpleQueue()
+    done: SimpleQueue[list[BaseException | None]] = SimpleQueue()
 
     def several() -> None:
-        with _short_buffers(layout):
-            for i, arrays in tasks:
-                try:
-                    results[i] = work(*arrays)
-                except BaseException as error:  # raised below, whichever thread met it
-                    done.put(error)
-                else:
-                    done.put(None)
+        mine: list[BaseException | None] = []
+        for i, arrays in tasks:
+            try:
+                results[i] = work(*arrays)
+            except BaseException as error:  # raised below, whichever thread met it
+                mine.append(error)
+            else:
+                mine.append(None)
+        done.put(mine)  # the last thing, since whoever waits for it needs the interpreter at once
 
-    if sum(block.size for block in blocks) > BLOCK:  # a few rows left over are no work for a second thread
-        for _ in range(THREADS - 1):
-            _crew().put(partial(copy_context().run, several))  # the context takes the caller's np.errstate along
-    several()
+    with np.errstate():  # its end puts the buffers back as well
+        if layout.loop >= LOOP // 4:
+            np.setbufsize(16)  # or NumPy copies a short factor of a long loop into a buffer each time round
+        if sum(block.size for block in blocks) > BLOCK:  # a few rows left over are no work for a second thread
+            for _ in range(THREADS - 1):
+                _crew().put(partial(copy_context().run, several))  # takes the buffers and the caller's errstate along
+        several()
     # Blocks are waited for, not threads: one that never got a processor keeps nobody waiting.
-    errors = [error for error in (done.get() for _ in blocks) if error is not None]
+    ended: list[BaseException | None] = []
+    while len(ended) < len(blocks):
+        ended += done.get()
+    errors = [error for error in ended if error is not None]
     if errors:
         raise errors[0]
     return results
@@ -486,28 +488,25 @@ def _aligned(shape: tuple[int, ...], dtype: npt.DTypeLike) -> FloatArray:
     size = prod(shape) * np.dtype(dtype).itemsize
     room = np.empty(size + CACHE_LINE, np.uint8)
     start = -room.__array_interface__["data"][0] % CACHE_LINE
-    return room[start : start + size].view(dtype).reshape(shape)
+    return np.ndarray(shape, dtype, room, start)
 
 
 def _share(things: int, size: int) -> int:
-    """Return how many of `things`, together `size` numbers, make a block; the blocks are equal, but for the last."""
+    """Return how many of `things`, together `size` numbers, make a block; the last may be smaller."""
     blocks = -(-size // BLOCK)
+    if blocks == 2:  # the caller begins with the first at once; the thread that takes the second has to wake up
+        return -(-4 * things // 7)
     if blocks > 2:  # a multiple, so that no thread waits while another has the last block
         blocks = -(-blocks // MOST_THREADS) * MOST_THREADS
     return max(1, -(-things // max(1, blocks)))
 
 
+@lru_cache(maxsize=64)
+def _divisor(number: int, largest: int) -> int:
+    """Return the largest divisor of `number` that is not above `largest`."""
+    return next(n for n in range(largest, 0, -1) if number % n == 0)
+
+
 def _power_of_two(largest: int) -> int:
     """Return the largest power of two that is not above `largest`, and 1 at least."""
     return 1 << max(0, largest.bit_length() - 1)
-
-
-@contextmanager
-def _short_buffers(layout: _Layout) -> Iterator[None]:
-    """Keep NumPy from copying a short factor of a long loop into a buffer each time round."""
-    if layout.loop < LOOP // 4:
-        yield
-        return
-    with np.errstate():  # its end puts the buffers back as well
-        np.setbufsize(16)
-        yield

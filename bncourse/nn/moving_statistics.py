@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +30,7 @@ WORTH_THE_BLOCKS = 20_000
 STARTS = {"gamma": 1.0, "beta": 0.0, "moving_mean": 0.0, "moving_variance": 1.0}
 
 
-@dataclass(frozen=True)
-class MovingState:
+class MovingState(NamedTuple):
     """Arrays of the layer, before or after a call."""
 
     gamma: FloatArray | None
@@ -42,8 +40,7 @@ class MovingState:
     updates: npt.NDArray[Any]
 
 
-@dataclass(frozen=True)
-class Trained:
+class Trained(NamedTuple):
     """What a call in training mode gives: y, statistics to move towards (in order), and the gradients."""
 
     y: FloatArray
@@ -108,7 +105,7 @@ class MovingStatisticsLayer(Layer):
                 f"x has shape {x.shape}, so {axes.kept_shape} along axis = {self.axis!r}; this layer was built for "
                 f"{self.moving_mean.shape}. Use a new layer for other channels."
             )
-        state = self._state(axes.kept_shape, compute_dtype(x))
+        state = self._state(axes.kept_shape, x)
         if learns:
             trained = self._train(x, state, **given)
             y, gradients = trained.y, trained.gradients
@@ -120,7 +117,7 @@ class MovingStatisticsLayer(Layer):
         self._gradients_of_last_call = gradients
         return y
 
-    def _state(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> MovingState:
+    def _state(self, shape: tuple[int, ...], x: FloatArray) -> MovingState:
         """Return the layer's arrays, or at the first call their start values."""
         if self.moving_mean is not None and self.moving_variance is not None:
             return MovingState(self.gamma, self.beta, self.moving_mean, self.moving_variance, self.updates)
@@ -130,6 +127,7 @@ class MovingStatisticsLayer(Layer):
         if wrong:
             raise ValueError(f"start values have the shapes {wrong}; expected a number, or {shape} for this x.")
         new = {name: np.full(shape, start) for name, start in self.starts.items()}
+        dtype = compute_dtype(x)
         gamma = new["gamma"].astype(dtype) if self.scale else None
         beta = new["beta"].astype(dtype) if self.center else None
         return MovingState(gamma, beta, new["moving_mean"], new["moving_variance"], self.updates)
