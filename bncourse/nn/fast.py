@@ -20,7 +20,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
-from functools import cache, lru_cache, partial, reduce
+from functools import cache, lru_cache, partial
 from itertools import pairwise
 from math import prod
 from queue import SimpleQueue
@@ -30,7 +30,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from bncourse.nn.axes import Axis, AxisSplit
+from bncourse.nn.axes import Axis, AxisSplit, axis_tuple
 from bncourse.nn.batch_norm import Gradients
 from bncourse.nn.checks import FloatArray, float_array, not_negative, same_shape
 
@@ -38,7 +38,7 @@ from bncourse.nn.checks import FloatArray, float_array, not_negative, same_shape
 BLOCK = 1_048_576
 #: Numbers in one product with ones at most; OpenBLAS shares out products of more than 9,216 among threads. A sum of
 #: squares, or of products of two arrays, is taken in float32 over so many times as many at most.
-PRODUCT, MOST_PRODUCTS = 8_192, 16
+PRODUCT, MOST_PRODUCTS = 8_192, 32
 #: Numbers in one of NumPy's innermost loops, about, and in one row of a product.
 LOOP, ROW = 2_048, 32
 #: More channels than this, or shorter rows of one channel, are left to the plain functions.
@@ -59,30 +59,31 @@ Sums: TypeAlias = npt.NDArray[np.float64]
 class _ChannelsLast:
     """x of shape (rows, channels): the channels take turns in memory."""
 
-    def __init__(self, rows: int, channels: int, dtype: npt.DTypeLike) -> None:
+    def __init__(self, axes: AxisSplit, rows: int, channels: int, dtype: npt.DTypeLike) -> None:
+        self.axes = axes
         self.channels, self.count, self.size = channels, rows, rows * channels
         self.row = channels * max(1, ROW // channels)
         # Powers of two, so that a product is made of whole loops, and a block of whole products.
         self.ones = np.ones((1, _power_of_two(PRODUCT // self.row)), dtype)
         self.loop = self.row * min(self.ones.size, _power_of_two(LOOP // self.row))
         self.product = self.row * self.ones.size
-        self.whole = self.size // self.product * self.product
+        whole = self.size // self.product
+        ends = [end * self.product for end in _ends(whole, whole * self.product)]
+        self.blocks = [(slice(start, end), self.loop) for start, end in pairwise([0, *ends])]
+        if whole * self.product < self.size:
+            self.blocks.append((slice(whole * self.product, None), channels))
 
     def cut(self, x: FloatArray) -> list[FloatArray]:
         """Return the blocks of x; what is left over after the last whole product is one by itself."""
         flat = x.reshape(-1)
-        step = _share(self.whole // self.product, self.whole) * self.product
-        starts = [*range(0, self.whole, step), self.whole]
-        blocks = [flat[start:end].reshape(-1, self.loop) for start, end in pairwise(starts)]
-        if self.whole < self.size:
-            blocks.append(flat[self.whole :].reshape(-1, self.channels))
-        return blocks
+        return [flat[numbers].reshape(-1, row) for numbers, row in self.blocks]
 
     def spread(self, parameters: Sequence[Sums], blocks: list[FloatArray]) -> list[FloatArray]:
         """Return the parameters once for each block, stacked, each in a form that broadcasts with the block."""
         repeats = blocks[0].shape[1] // self.channels
         long = np.empty((len(parameters), repeats, self.channels), blocks[0].dtype)
-        long[:] = np.array(parameters)[:, None]
+        for copies, parameter in zip(long, parameters, strict=True):
+            copies[:] = parameter
         rows = long.reshape(len(parameters), -1)
         return [rows if block.shape[1] == rows.shape[1] else rows[:, : block.shape[1]] for block in blocks]
 
@@ -91,53 +92,43 @@ class _ChannelsLast:
         rows = x.reshape(-1, self.channels)
         return rows[:: -(-len(rows) // SAMPLE)]
 
-    def sums(self, block: FloatArray) -> Sums:
-        """Return the sum for every channel, over one block."""
-        if self._is_rest(block):
-            return np.asarray(np.sum(block, axis=0, dtype=np.float64))
-        return self._add_up(np.matmul(self.ones, block.reshape(-1, self.ones.size, self.row)))
-
-    def dots(self, some: FloatArray, others: FloatArray) -> Sums:
-        """Return the sum of the products of two blocks for every channel; the products are never stored."""
-        if self._is_rest(some):
-            return np.asarray(np.sum(some * others, axis=0, dtype=np.float64))
+    def sums(self, some: FloatArray, others: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return two sums over a block for every channel, in parts: of `some`, and of its products with `others`."""
+        if some.shape[1] < self.loop or some.size % self.product > 0:  # what is left over
+            return some, some * others
+        products = np.matmul(self.ones, some.reshape(-1, self.ones.size, self.row))
         shape = (-1, _divisor(some.size // self.loop, MOST_PRODUCTS * self.product // self.loop), self.loop)
-        return self._add_up(np.einsum("prc,prc->pc", some.reshape(shape), others.reshape(shape)))
+        dots = np.einsum("prc,prc->pc", some.reshape(shape), others.reshape(shape))  # the products are never stored
+        return products.reshape(-1, self.channels), dots.reshape(-1, self.channels)
 
-    def _is_rest(self, block: FloatArray) -> bool:
-        return block.shape[1] < self.loop or block.size % self.product > 0
-
-    def _add_up(self, parts: FloatArray) -> Sums:
-        return _sum_of_rows(parts.reshape(-1, self.channels).astype(np.float64))
-
-    def total(self, *parts: Sequence[Sums]) -> list[Sums]:
-        """Return the sums for every channel, in float64, for each of `parts`, the results for the blocks."""
-        return [reduce(np.add, part) for part in parts]
+    def total(self, results: Sequence[tuple[FloatArray, FloatArray]]) -> Sums:
+        """Return the two sums for every channel, over all blocks."""
+        total = np.empty((2, self.channels))
+        for row, parts in zip(total, zip(*results, strict=True), strict=True):
+            np.einsum("rc->c", np.concatenate(parts, dtype=np.float64), out=row)
+        return total
 
 
 class _ChannelsFirst:
     """x of shape (outer, channels, inner), seen as rows of `inner` numbers, each of one channel."""
 
-    def __init__(self, outer: int, channels: int, inner: int, dtype: npt.DTypeLike) -> None:
+    def __init__(self, axes: AxisSplit, outer: int, channels: int, inner: int, dtype: npt.DTypeLike) -> None:
+        self.axes = axes
         self.outer, self.channels, self.count = outer, channels, outer * inner
         self.loop = inner
         self.ones = np.ones(inner, dtype)
+        rows = outer * channels
+        self.blocks = [slice(start, end) for start, end in pairwise([0, *_ends(rows, rows * inner)])]
 
     def cut(self, x: FloatArray) -> list[FloatArray]:
         """Return the blocks of x."""
         rows = x.reshape(-1, self.loop)
-        step = self._step()
-        return [rows[start : start + step] for start in range(0, len(rows), step)]
+        return [rows[block] for block in self.blocks]
 
     def spread(self, parameters: Sequence[Sums], blocks: list[FloatArray]) -> list[FloatArray]:
         """Return the parameters once for each block, stacked, each in a form that broadcasts with the block."""
         columns = np.tile(np.array(parameters, blocks[0].dtype), self.outer)[..., None]
-        step = self._step()
-        return [columns[:, start : start + step] for start in range(0, self.outer * self.channels, step)]
-
-    def _step(self) -> int:
-        rows = self.outer * self.channels
-        return _share(rows, rows * self.loop)
+        return [columns[:, block] for block in self.blocks]
 
     def sample(self, x: FloatArray) -> FloatArray:
         """Return some rows of x, a channel a column."""
@@ -145,24 +136,21 @@ class _ChannelsFirst:
         some = cube[:: -(-self.outer // 8), :, :: -(-self.loop // 8)]
         return some.swapaxes(1, 2).reshape(-1, self.channels)
 
-    def sums(self, block: FloatArray) -> FloatArray:
-        """Return the sum of every row."""
-        return _dots_of_rows(block, self.ones)
+    def sums(self, some: FloatArray, others: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return two sums over every row of a block: of `some`, and of its products with `others`."""
+        return _dots_of_rows(some, self.ones), _dots_of_rows(some, others)
 
-    def dots(self, some: FloatArray, others: FloatArray) -> FloatArray:
-        """Return the sums of the products, row by row."""
-        return _dots_of_rows(some, others)
-
-    def total(self, *parts: Sequence[FloatArray]) -> list[Sums]:
-        """Return the sums for every channel, in float64, for each of `parts`, the results for the blocks."""
-        table = np.concatenate([rows for part in parts for rows in part], dtype=np.float64)
-        return list(table.reshape(len(parts), self.outer, self.channels).sum(axis=1))
+    def total(self, results: Sequence[tuple[FloatArray, FloatArray]]) -> Sums:
+        """Return the two sums for every channel, over all blocks."""
+        rows = np.array([np.concatenate(parts) for parts in zip(*results, strict=True)], np.float64)
+        total: Sums = rows.reshape(2, self.outer, self.channels).sum(axis=1)
+        return total
 
 
 _Layout: TypeAlias = _ChannelsLast | _ChannelsFirst
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class FastCache:
     """What the backward pass needs of the forward pass in training mode.
 
@@ -185,7 +173,6 @@ class FastCache:
     inverse_std: Sums
     gamma: Sums
     layout: _Layout
-    axes: AxisSplit
 
 
 def supports(x: FloatArray, axis: Axis) -> bool:
@@ -199,7 +186,7 @@ def supports(x: FloatArray, axis: Axis) -> bool:
     ValueError
         If the rank or the axis is impossible.
     """
-    return _layout(x, AxisSplit.of(x.shape, axis)) is not None
+    return _layout(x, axis) is not None
 
 
 def fast_batch_norm_train(
@@ -216,9 +203,9 @@ def fast_batch_norm_train(
     ValueError
         If a shape, an axis or epsilon is impossible, or :func:`supports` says no.
     """
-    x, axes, layout = _prepare(x, axis)
+    x, layout = _prepare(x, axis)
     epsilon = not_negative(epsilon, "epsilon")
-    scale, offset = _parameter(gamma, 1.0, "gamma", axes), _parameter(beta, 0.0, "beta", axes)
+    scale, offset = _parameter(gamma, 1.0, "gamma", layout), _parameter(beta, 0.0, "beta", layout)
 
     blocks = layout.cut(x)
     shift = _rough_mean(layout.sample(x))
@@ -231,7 +218,7 @@ def fast_batch_norm_train(
     factor = scale * inverse_std
     y = _affine(x, blocks, shift, factor, offset - rest * factor, layout)
     mean = rest if shift is None else shift + rest
-    shape = axes.kept_shape
+    shape = layout.axes.kept_shape
     return y, FastCache(
         mean.reshape(shape),
         variance.astype(x.dtype).reshape(shape),
@@ -242,7 +229,6 @@ def fast_batch_norm_train(
         inverse_std,
         scale,
         layout,
-        axes,
     )
 
 
@@ -261,7 +247,7 @@ def fast_batch_norm_backward(dy: npt.ArrayLike, cache: FastCache) -> Gradients:
     b = -inverse_std * dgamma / cache.count
     c = -dbeta / cache.count - cache.rest * b
     dx = _combine(dy, x, cache.shift, cache.gamma * inverse_std, b, c, layout)
-    shape = cache.axes.kept_shape
+    shape = layout.axes.kept_shape
     return dx, dgamma.astype(x.dtype).reshape(shape), dbeta.astype(x.dtype).reshape(shape)
 
 
@@ -279,10 +265,10 @@ def fast_batch_norm_inference(
 
     Parameters, result and errors are the same; :func:`supports` must say yes.
     """
-    x, axes, layout = _prepare(x, axis)
-    scale, offset = _parameter(gamma, 1.0, "gamma", axes), _parameter(beta, 0.0, "beta", axes)
-    mean = _parameter(moving_mean, 0.0, "moving_mean", axes)
-    variance = _parameter(moving_variance, 1.0, "moving_variance", axes)
+    x, layout = _prepare(x, axis)
+    scale, offset = _parameter(gamma, 1.0, "gamma", layout), _parameter(beta, 0.0, "beta", layout)
+    mean = _parameter(moving_mean, 0.0, "moving_mean", layout)
+    variance = _parameter(moving_variance, 1.0, "moving_variance", layout)
     scale = scale / np.sqrt(variance + not_negative(epsilon, "epsilon"))
     # A large mean is subtracted first: the products would cancel. What rounding takes from it, the offset gives back.
     shift = None if _near(mean, variance) else _rounded(mean, x)
@@ -290,39 +276,40 @@ def fast_batch_norm_inference(
     return _affine(x, layout.cut(x), shift, scale, offset - rest * scale, layout)
 
 
-def _prepare(x: npt.ArrayLike, axis: Axis) -> tuple[FloatArray, AxisSplit, _Layout]:
+def _prepare(x: npt.ArrayLike, axis: Axis) -> tuple[FloatArray, _Layout]:
     x = float_array(x, "x")
-    axes = AxisSplit.of(x.shape, axis)
-    layout = _layout(x, axes)
+    layout = _layout(x, axis)
     if layout is None:
         raise ValueError(
             f"x has dtype {x.dtype} and shape {x.shape}, with axis = {axis!r}; the fast functions need float32 or "
             "float64 in one piece of memory and neighbouring axes. Use the plain functions."
         )
-    return x, axes, layout
+    return x, layout
 
 
-def _layout(x: FloatArray, axes: AxisSplit) -> _Layout | None:
+def _layout(x: FloatArray, axis: Axis) -> _Layout | None:
     """Return how x lies in memory, or ``None`` if the plain functions must do."""
-    return _layout_of(axes, x.dtype) if x.flags.c_contiguous else None
+    layout = _layout_of(x.shape, axis_tuple(axis), x.dtype)
+    return layout if x.flags.c_contiguous else None
 
 
 @lru_cache(maxsize=64)
-def _layout_of(axes: AxisSplit, dtype: np.dtype[Any]) -> _Layout | None:
+def _layout_of(shape: tuple[int, ...], axis: tuple[int, ...], dtype: np.dtype[Any]) -> _Layout | None:
+    axes = AxisSplit.of(shape, axis)
     first, last = axes.kept[0], axes.kept[-1] + 1
     if dtype not in (np.float32, np.float64) or last - first > len(axes.kept):
         return None
-    outer, channels, inner = prod(axes.shape[:first]), prod(axes.kept_shape), prod(axes.shape[last:])
+    outer, channels, inner = prod(shape[:first]), prod(axes.kept_shape), prod(shape[last:])
     if inner == 1:
-        return _ChannelsLast(outer, channels, dtype) if channels <= MOST_CHANNELS else None
-    return _ChannelsFirst(outer, channels, inner, dtype) if inner >= SHORTEST_ROW else None
+        return _ChannelsLast(axes, outer, channels, dtype) if channels <= MOST_CHANNELS else None
+    return _ChannelsFirst(axes, outer, channels, inner, dtype) if inner >= SHORTEST_ROW else None
 
 
-def _parameter(value: FloatArray | None, default: float, name: str, axes: AxisSplit) -> Sums:
+def _parameter(value: FloatArray | None, default: float, name: str, layout: _Layout) -> Sums:
     """Return a parameter in float64, as one row of channels."""
     if value is None:
-        return np.full(prod(axes.kept_shape), default)
-    row: Sums = axes.parameter(value, name, np.float64).reshape(-1).astype(np.float64, copy=False)
+        return np.full(layout.channels, default)
+    row: Sums = layout.axes.parameter(value, name, np.float64).reshape(-1).astype(np.float64, copy=False)
     return row
 
 
@@ -334,8 +321,8 @@ def _near(mean: Sums, variance: Sums) -> bool:
 def _rough_mean(sample: FloatArray) -> Sums | None:
     """Return the mean of a few rows to shift by, or ``None`` if x needs no shift."""
     rows = sample.astype(np.float64)
-    total, squares = _sum_of_rows(rows), np.einsum("rc,rc->c", rows, rows)
-    near = (1 + 1 / NEAR) * total * total <= len(rows) * squares  # as in _near, multiplied out
+    total, squares = np.einsum("rc->c", rows), np.einsum("rc,rc->c", rows, rows)
+    near = total * total <= (len(rows) * NEAR / (1 + NEAR)) * squares  # as in _near, multiplied out
     return None if near.all() else _rounded(total / len(rows), sample)
 
 
@@ -347,12 +334,12 @@ def _rounded(mean: Sums, x: FloatArray) -> Sums:
 def _moments(blocks: list[FloatArray], shift: Sums | None, layout: _Layout) -> tuple[Sums, Sums]:
     """Return mean and variance of ``x - shift``, in one pass over the blocks of x."""
 
-    def work(block: FloatArray, by: Sequence[FloatArray] | FloatArray = ()) -> tuple[FloatArray, FloatArray]:
-        d = block - by[0] if len(by) else block
-        return layout.sums(d), layout.dots(d, d)
+    def work(block: FloatArray, by: FloatArray | None = None) -> tuple[FloatArray, FloatArray]:
+        d = block if by is None else block - by[0]
+        return layout.sums(d, d)
 
-    results = _run(work, layout, blocks, *_given(shift, (), layout, blocks))
-    mean, square = (total / layout.count for total in layout.total(*zip(*results, strict=True)))
+    results = _run(work, layout, blocks, *([] if shift is None else [layout.spread((shift,), blocks)]))
+    mean, square = layout.total(results) / layout.count
     return mean, np.maximum(square - mean * mean, 0.0)
 
 
@@ -372,18 +359,15 @@ def _affine(
     return y
 
 
-def _gradient_sums(dy: FloatArray, x: FloatArray, shift: Sums | None, layout: _Layout) -> list[Sums]:
+def _gradient_sums(dy: FloatArray, x: FloatArray, shift: Sums | None, layout: _Layout) -> Sums:
     """Return the sums of dy, and of dy times ``x - shift``."""
 
-    def work(
-        block: FloatArray, dy: FloatArray, by: Sequence[FloatArray] | FloatArray = ()
-    ) -> tuple[FloatArray, FloatArray]:
-        d = block - by[0] if len(by) else block
-        return layout.sums(dy), layout.dots(dy, d)
+    def work(block: FloatArray, dy: FloatArray, by: FloatArray | None = None) -> tuple[FloatArray, FloatArray]:
+        return layout.sums(dy, block if by is None else block - by[0])
 
     blocks = layout.cut(x)
-    results = _run(work, layout, blocks, layout.cut(dy), *_given(shift, (), layout, blocks))
-    return layout.total(*zip(*results, strict=True))
+    results = _run(work, layout, blocks, layout.cut(dy), *([] if shift is None else [layout.spread((shift,), blocks)]))
+    return layout.total(results)
 
 
 def _combine(
@@ -413,36 +397,32 @@ def _run(
     NumPy lets go of the interpreter inside its loops, so several threads get on at once. How the work is cut does not
     depend on their number, and so the result does not, to the last bit.
     """
-    results: list[Any] = [None] * len(blocks)
     tasks = enumerate(zip(blocks, *others, strict=True))  # shared: whoever is free takes the next
-    done: SimpleQueue[list[BaseException | None]] = SimpleQueue()
+    done: SimpleQueue[list[tuple[int, Any]] | BaseException] = SimpleQueue()
 
-    def several() -> None:
-        mine: list[BaseException | None] = []
-        for i, arrays in tasks:
-            try:
-                results[i] = work(*arrays)
-            except BaseException as error:  # raised below, whichever thread met it
-                mine.append(error)
-            else:
-                mine.append(None)
-        done.put(mine)  # the last thing, since whoever waits for it needs the interpreter at once
+    def several() -> list[tuple[int, Any]]:
+        return [(i, work(*arrays)) for i, arrays in tasks]
+
+    def help_out() -> None:
+        try:
+            done.put(several())
+        except BaseException as error:  # raised below
+            done.put(error)
 
     with np.errstate():  # its end puts the buffers back as well
-        if layout.loop >= LOOP // 4:
+        if others and layout.loop >= LOOP // 4:
             np.setbufsize(16)  # or NumPy copies a short factor of a long loop into a buffer each time round
         if sum(block.size for block in blocks) > BLOCK:  # a few rows left over are no work for a second thread
-            for _ in range(THREADS - 1):
-                _crew().put(partial(copy_context().run, several))  # takes the buffers and the caller's errstate along
-        several()
-    # Blocks are waited for, not threads: one that never got a processor keeps nobody waiting.
-    ended: list[BaseException | None] = []
-    while len(ended) < len(blocks):
-        ended += done.get()
-    errors = [error for error in ended if error is not None]
-    if errors:
-        raise errors[0]
-    return results
+            for _ in range(min(THREADS, len(blocks)) - 1):
+                _crew().put(partial(copy_context().run, help_out))  # takes the buffers and the caller's errstate along
+        ended = several()
+    while len(ended) < len(blocks):  # a helper that never got a processor keeps nobody waiting
+        helped = done.get()
+        if isinstance(helped, BaseException):
+            raise helped
+        ended += helped
+    results = dict(ended)
+    return [results[i] for i in range(len(blocks))]
 
 
 @cache
@@ -478,11 +458,6 @@ def _dots_of_rows(some: FloatArray, others: FloatArray) -> FloatArray:
     return np.asarray(parts[0] if len(parts) == 1 else np.sum(parts, axis=0, dtype=np.float64))
 
 
-def _sum_of_rows(table: Sums) -> Sums:
-    total: Sums = np.einsum("rc->c", table)
-    return total
-
-
 def _aligned(shape: tuple[int, ...], dtype: npt.DTypeLike) -> FloatArray:
     """Return an empty array that begins at a cache line; elsewhere every other vector written touches two lines."""
     size = prod(shape) * np.dtype(dtype).itemsize
@@ -491,14 +466,15 @@ def _aligned(shape: tuple[int, ...], dtype: npt.DTypeLike) -> FloatArray:
     return np.ndarray(shape, dtype, room, start)
 
 
-def _share(things: int, size: int) -> int:
-    """Return how many of `things`, together `size` numbers, make a block; the last may be smaller."""
+def _ends(things: int, size: int) -> list[int]:
+    """Return where the blocks end into which `things`, together `size` numbers, are cut."""
     blocks = -(-size // BLOCK)
     if blocks == 2:  # the caller begins with the first at once; the thread that takes the second has to wake up
-        return -(-4 * things // 7)
+        return [-(-4 * things // 7), things]
     if blocks > 2:  # a multiple, so that no thread waits while another has the last block
         blocks = -(-blocks // MOST_THREADS) * MOST_THREADS
-    return max(1, -(-things // max(1, blocks)))
+    step = max(1, -(-things // max(1, blocks)))
+    return [*range(step, things, step), things] if things else []
 
 
 @lru_cache(maxsize=64)
