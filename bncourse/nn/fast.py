@@ -114,11 +114,10 @@ class _ChannelsFirst:
 
     def __init__(self, axes: AxisSplit, outer: int, channels: int, inner: int, dtype: npt.DTypeLike) -> None:
         self.axes = axes
-        self.outer, self.channels, self.count = outer, channels, outer * inner
+        self.outer, self.channels, self.count, self.size = outer, channels, outer * inner, outer * channels * inner
         self.loop = inner
         self.ones = np.ones(inner, dtype)
-        rows = outer * channels
-        self.blocks = [slice(start, end) for start, end in pairwise([0, *_ends(rows, rows * inner)])]
+        self.blocks = [slice(start, end) for start, end in pairwise([0, *_ends(outer * channels, self.size)])]
 
     def cut(self, x: FloatArray) -> list[FloatArray]:
         """Return the blocks of x."""
@@ -412,7 +411,7 @@ def _run(
     with np.errstate():  # its end puts the buffers back as well
         if others and layout.loop >= LOOP // 4:
             np.setbufsize(16)  # or NumPy copies a short factor of a long loop into a buffer each time round
-        if sum(block.size for block in blocks) > BLOCK:  # a few rows left over are no work for a second thread
+        if layout.size > BLOCK:  # a few rows left over are no work for a second thread
             for _ in range(min(THREADS, len(blocks)) - 1):
                 _crew().put(partial(copy_context().run, help_out))  # takes the buffers and the caller's errstate along
         ended = several()
