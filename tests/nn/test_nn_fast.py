@@ -39,7 +39,12 @@ def small_blocks(request, monkeypatch):
     """Blocks so small that every test has several, in one thread and in two."""
     monkeypatch.setattr(fast, "BLOCK", 10_000)
     monkeypatch.setattr(fast, "THREADS", request.param)
-    fast._crew.cache_clear()
+    remembered = (fast._crew, fast._layout_of)
+    for function in remembered:
+        function.cache_clear()
+    yield
+    for function in remembered:
+        function.cache_clear()
 
 
 def given_numbers(shape, axis, dtype, offset=0.0, std=1.0, seed=0):
