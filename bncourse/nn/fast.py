@@ -337,7 +337,7 @@ def _moments(blocks: list[FloatArray], shift: Sums | None, layout: _Layout) -> t
         d = block if by is None else block - by[0]
         return layout.sums(d, d)
 
-    results = _run(work, layout, blocks, *([] if shift is None else [layout.spread((shift,), blocks)]))
+    results = _run(work, layout, blocks, *_given(shift, (), layout, blocks))
     mean, square = layout.total(results) / layout.count
     return mean, np.maximum(square - mean * mean, 0.0)
 
@@ -365,7 +365,7 @@ def _gradient_sums(dy: FloatArray, x: FloatArray, shift: Sums | None, layout: _L
         return layout.sums(dy, block if by is None else block - by[0])
 
     blocks = layout.cut(x)
-    results = _run(work, layout, blocks, layout.cut(dy), *([] if shift is None else [layout.spread((shift,), blocks)]))
+    results = _run(work, layout, blocks, layout.cut(dy), *_given(shift, (), layout, blocks))
     return layout.total(results)
 
 
@@ -468,8 +468,8 @@ def _aligned(shape: tuple[int, ...], dtype: npt.DTypeLike) -> FloatArray:
 def _ends(things: int, size: int) -> list[int]:
     """Return where the blocks end into which `things`, together `size` numbers, are cut."""
     blocks = -(-size // BLOCK)
-    if blocks == 2:  # the caller begins with the first at once; the thread that takes the second has to wake up
-        return [-(-4 * things // 7), things]
+    if blocks == 2 and things > 1:  # the caller begins with the first at once; who takes the second has to wake up
+        return [min(-(-4 * things // 7), things - 1), things]
     if blocks > 2:  # a multiple, so that no thread waits while another has the last block
         blocks = -(-blocks // MOST_THREADS) * MOST_THREADS
     step = max(1, -(-things // max(1, blocks)))

@@ -222,6 +222,22 @@ def test_the_number_of_threads_changes_no_bit(monkeypatch):
             np.testing.assert_array_equal(one, another)
 
 
+@pytest.mark.parametrize("things", [1, 2, 7, 100, 1000])
+@pytest.mark.parametrize("size", [100, 10_000, 10_001, 20_000, 20_001, 95_000])
+def test_blocks_are_small_enough_and_leave_nothing_out(things, size):
+    ends = fast._ends(things, size)
+    steps = np.diff([0, *ends])
+    assert ends[-1] == things
+    assert (steps > 0).all()
+    if things == 1000:
+        assert steps.max() * size / things <= max(fast.BLOCK, 4 / 7 * size) + size / things
+
+
+def test_of_two_blocks_the_caller_takes_the_larger_one():
+    """The thread that takes the other one has to wake up first."""
+    assert fast._ends(196, 2 * fast.BLOCK) == [112, 196]
+
+
 def test_several_callers_at_once_get_what_each_would_get_alone():
     data = [given_numbers((300, 40), -1, np.float32, seed=seed)[0] for seed in range(8)]
     alone = [fast.fast_batch_norm_train(x, None, None, epsilon=EPSILON, axis=-1)[0] for x in data]
