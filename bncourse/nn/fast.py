@@ -8,7 +8,8 @@ things make it fast; the book's chapter on exactness and speed measures each.
   innermost loop runs that far, and not just over the channels.
 - *Sums as products.* A sum over rows is a product with a row of ones, which BLAS does several times faster than
   ``np.sum``. Each product is kept so small that BLAS takes no second thread for it: on busy processors its threads
-  wait for each other for milliseconds. A sum of products is one call of ``np.einsum``, which stores no products.
+  wait for each other for milliseconds. Sums of products come from ``np.einsum``, which stores no products (channels
+  last), or from ``np.vecdot``.
 - *One pass for mean and variance.* The sum and the sum of squares are enough, but only where the mean is not large
   beside the standard deviation: their difference cancels. Data that need it are shifted by a rough mean first (Chan,
   Golub and LeVeque 1983, "Algorithms for Computing the Sample Variance"), and the result is checked.
@@ -34,7 +35,7 @@ from bncourse.nn.axes import Axis, AxisSplit, axis_tuple
 from bncourse.nn.batch_norm import Gradients
 from bncourse.nn.checks import FloatArray, float_array, not_negative, same_shape
 
-#: Numbers in a block at most: four megabytes in float32.
+#: Numbers in a block, about, at most: four megabytes in float32.
 BLOCK = 1_048_576
 #: Numbers in one product with ones at most; OpenBLAS shares out products of more than 9,216 among threads. A sum of
 #: squares, or of products of two arrays, is taken in float32 over so many times as many at most.
@@ -48,9 +49,9 @@ MOST_THREADS = 4
 THREADS = min(MOST_THREADS, os.cpu_count() or 1)
 #: Bytes that a processor's cache fetches together.
 CACHE_LINE = 64
-#: Rows looked at to choose a shift.
+#: Rows looked at to choose a shift, at most; with channels first, a grid of as many places or more.
 SAMPLE = 32
-#: Largest square of a mean, in variances, that needs no shift; the sums then lose less than three bits.
+#: Largest square of a mean, in variances, that needs no shift; the sums then lose some three bits.
 NEAR = 4.0
 
 Sums: TypeAlias = npt.NDArray[np.float64]
@@ -92,10 +93,13 @@ class _ChannelsLast:
         rows = x.reshape(-1, self.channels)
         return rows[:: -(-len(rows) // SAMPLE)]
 
-    def sums(self, some: FloatArray, others: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return two sums over a block for every channel, in parts: of `some`, and of its products with `others`."""
-        if some.shape[1] < self.loop or some.size % self.product > 0:  # what is left over
-            return some, some * others
+    def sums(self, some: FloatArray, others: FloatArray, wide: bool) -> tuple[FloatArray, FloatArray]:
+        """Return two sums over a block for every channel, in parts: of `some`, and of its products with `others`.
+
+        `wide` leaves all adding up to :meth:`total`, in float64.
+        """
+        if wide or some.shape[1] < self.loop or some.size % self.product > 0:  # the last two: what is left over
+            return some.reshape(-1, self.channels), (some * others).reshape(-1, self.channels)
         products = np.matmul(self.ones, some.reshape(-1, self.ones.size, self.row))
         shape = (-1, _divisor(some.size // self.loop, MOST_PRODUCTS * self.product // self.loop), self.loop)
         dots = np.einsum("prc,prc->pc", some.reshape(shape), others.reshape(shape))  # the products are never stored
@@ -135,8 +139,13 @@ class _ChannelsFirst:
         some = cube[:: -(-self.outer // 8), :, :: -(-self.loop // 8)]
         return some.swapaxes(1, 2).reshape(-1, self.channels)
 
-    def sums(self, some: FloatArray, others: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return two sums over every row of a block: of `some`, and of its products with `others`."""
+    def sums(self, some: FloatArray, others: FloatArray, wide: bool) -> tuple[FloatArray, FloatArray]:
+        """Return two sums over every row of a block: of `some`, and of its products with `others`.
+
+        `wide` adds up in float64.
+        """
+        if wide:
+            return some.sum(axis=1, dtype=np.float64), (some * others).sum(axis=1, dtype=np.float64)
         return _dots_of_rows(some, self.ones), _dots_of_rows(some, others)
 
     def total(self, results: Sequence[tuple[FloatArray, FloatArray]]) -> Sums:
@@ -177,8 +186,8 @@ class FastCache:
 def supports(x: FloatArray, axis: Axis) -> bool:
     """Tell whether the fast functions work on `x`.
 
-    They need float32 or float64, in one piece of memory, and kept axes that are neighbours. Everything else, and every
-    mask, is for the plain functions.
+    They need float32 or float64 in C order, and kept axes that are neighbours; with channels last, no more than
+    `MOST_CHANNELS` of them, else rows of `SHORTEST_ROW` or more. All else, and every mask, is for the plain functions.
 
     Raises
     ------
@@ -281,7 +290,8 @@ def _prepare(x: npt.ArrayLike, axis: Axis) -> tuple[FloatArray, _Layout]:
     if layout is None:
         raise ValueError(
             f"x has dtype {x.dtype} and shape {x.shape}, with axis = {axis!r}; the fast functions need float32 or "
-            "float64 in one piece of memory and neighbouring axes. Use the plain functions."
+            f"float64 in C order, neighbouring axes, and at most {MOST_CHANNELS} channels (last) or at least "
+            f"{SHORTEST_ROW} numbers a row (channels first). Use the plain functions."
         )
     return x, layout
 
@@ -333,12 +343,11 @@ def _rounded(mean: Sums, x: FloatArray) -> Sums:
 def _moments(blocks: list[FloatArray], shift: Sums | None, layout: _Layout) -> tuple[Sums, Sums]:
     """Return mean and variance of ``x - shift``, in one pass over the blocks of x."""
 
-    def work(block: FloatArray, by: FloatArray | None = None) -> tuple[FloatArray, FloatArray]:
+    def work(wide: bool, block: FloatArray, by: FloatArray | None = None) -> tuple[FloatArray, FloatArray]:
         d = block if by is None else block - by[0]
-        return layout.sums(d, d)
+        return layout.sums(d, d, wide)
 
-    results = _run(work, layout, blocks, *_given(shift, (), layout, blocks))
-    mean, square = layout.total(results) / layout.count
+    mean, square = _totals(work, layout, blocks, *_given(shift, (), layout, blocks)) / layout.count
     return mean, np.maximum(square - mean * mean, 0.0)
 
 
@@ -361,12 +370,13 @@ def _affine(
 def _gradient_sums(dy: FloatArray, x: FloatArray, shift: Sums | None, layout: _Layout) -> Sums:
     """Return the sums of dy, and of dy times ``x - shift``."""
 
-    def work(block: FloatArray, dy: FloatArray, by: FloatArray | None = None) -> tuple[FloatArray, FloatArray]:
-        return layout.sums(dy, block if by is None else block - by[0])
+    def work(
+        wide: bool, block: FloatArray, dy: FloatArray, by: FloatArray | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        return layout.sums(dy, block if by is None else block - by[0], wide)
 
     blocks = layout.cut(x)
-    results = _run(work, layout, blocks, layout.cut(dy), *_given(shift, (), layout, blocks))
-    return layout.total(results)
+    return _totals(work, layout, blocks, layout.cut(dy), *_given(shift, (), layout, blocks))
 
 
 def _combine(
@@ -386,6 +396,14 @@ def _combine(
     blocks = layout.cut(x)
     _run(work, layout, blocks, layout.cut(dy), layout.cut(dx), *_given(shift, (a, b, c), layout, blocks))
     return dx
+
+
+def _totals(work: Callable[..., Any], layout: _Layout, blocks: list[FloatArray], *others: Sequence[FloatArray]) -> Sums:
+    """Return the two sums of ``work(wide, block, other, ...)`` for every channel."""
+    total = layout.total(_run(partial(work, False), layout, blocks, *others))
+    if not np.isfinite(total).all():  # x or dy is not finite, or a sum of float32 overflowed, of which einsum is silent
+        total = layout.total(_run(partial(work, True), layout, blocks, *others))
+    return total
 
 
 def _run(
@@ -468,7 +486,7 @@ def _aligned(shape: tuple[int, ...], dtype: npt.DTypeLike) -> FloatArray:
 def _ends(things: int, size: int) -> list[int]:
     """Return where the blocks end into which `things`, together `size` numbers, are cut."""
     blocks = -(-size // BLOCK)
-    if blocks == 2 and things > 1:  # the caller begins with the first at once; who takes the second has to wake up
+    if blocks == 2 and things > 1:  # mostly the caller gets the first; who takes the second has to wake up
         return [min(-(-4 * things // 7), things - 1), things]
     if blocks > 2:  # a multiple, so that no thread waits while another has the last block
         blocks = -(-blocks // MOST_THREADS) * MOST_THREADS

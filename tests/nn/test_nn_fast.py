@@ -154,6 +154,20 @@ def test_long_rows_of_one_channel_are_added_up_in_parts():
     np.testing.assert_allclose(cache.mean, plain.mean, rtol=3e-7)
 
 
+@pytest.mark.parametrize(("shape", "axis"), [((30_720, 4), -1), ((3, 4, 9000), 1)])
+def test_sums_of_large_squares_do_not_overflow_in_silence(shape, axis):
+    """Found by a reader of the code: squares fit float32, their sum did not, and einsum says nothing; y was beta."""
+    x, gamma, beta, dy = given_numbers(shape, axis, np.float32, std=3e18)
+    options = {"epsilon": EPSILON, "axis": axis}
+    with np.errstate(over="ignore"):  # np.vecdot tells, and then it is mended
+        y, cache = fast.fast_batch_norm_train(x, gamma, beta, **options)
+        gradients = fast.fast_batch_norm_backward(dy, cache)
+    expected, plain = batch_norm_train(x.astype(np.float64), gamma, beta, **options)
+    np.testing.assert_allclose(y, expected, atol=2e-5)
+    for one, other in zip(gradients[1:], batch_norm_backward(dy.astype(np.float64), plain)[1:], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
+
+
 def test_rows_left_over_do_not_overflow():
     """Found by the oracles: the last two thousand rows, added up in float32, overflowed for values of 1e18."""
     x = (np.random.default_rng(0).normal(size=(30_000, 4)) * 1e18).astype(np.float32)
