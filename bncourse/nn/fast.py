@@ -400,8 +400,9 @@ def _combine(
 
 def _totals(work: Callable[..., Any], layout: _Layout, blocks: list[FloatArray], *others: Sequence[FloatArray]) -> Sums:
     """Return the two sums of ``work(wide, block, other, ...)`` for every channel."""
-    total = layout.total(_run(partial(work, False), layout, blocks, *others))
-    if not np.isfinite(total).all():  # x or dy is not finite, or a sum of float32 overflowed, of which einsum is silent
+    with np.errstate(over="ignore"):  # what overflows is seen below; einsum would not tell
+        total = layout.total(_run(partial(work, False), layout, blocks, *others))
+    if not np.isfinite(total).all():  # x or dy is not finite, or a sum of float32 overflowed
         total = layout.total(_run(partial(work, True), layout, blocks, *others))
     return total
 
