@@ -249,12 +249,13 @@ def fast_batch_norm_backward(dy: npt.ArrayLike, cache: FastCache) -> Gradients:
     x, layout, inverse_std = cache.x, cache.layout, cache.inverse_std
     dy = same_shape(float_array(dy, "dy"), x.shape, "dy", "y")
     dy = np.ascontiguousarray(dy, x.dtype)
-    dbeta, products = _gradient_sums(dy, x, cache.shift, layout)
+    blocks, dy_blocks = layout.cut(x), layout.cut(dy)
+    dbeta, products = _gradient_sums(blocks, dy_blocks, cache.shift, layout)
     dgamma = (products - cache.rest * dbeta) * inverse_std
 
     b = -inverse_std * dgamma / cache.count
     c = -dbeta / cache.count - cache.rest * b
-    dx = _combine(dy, x, cache.shift, cache.gamma * inverse_std, b, c, layout)
+    dx = _combine(x, blocks, dy_blocks, cache.shift, (cache.gamma * inverse_std, b, c), layout)
     shape = layout.axes.kept_shape
     return dx, dgamma.astype(x.dtype).reshape(shape), dbeta.astype(x.dtype).reshape(shape)
 
@@ -367,7 +368,7 @@ def _affine(
     return y
 
 
-def _gradient_sums(dy: FloatArray, x: FloatArray, shift: Sums | None, layout: _Layout) -> Sums:
+def _gradient_sums(blocks: list[FloatArray], dy_blocks: list[FloatArray], shift: Sums | None, layout: _Layout) -> Sums:
     """Return the sums of dy, and of dy times ``x - shift``."""
 
     def work(
@@ -375,14 +376,18 @@ def _gradient_sums(dy: FloatArray, x: FloatArray, shift: Sums | None, layout: _L
     ) -> tuple[FloatArray, FloatArray]:
         return layout.sums(dy, block if by is None else block - by[0], wide)
 
-    blocks = layout.cut(x)
-    return _totals(work, layout, blocks, layout.cut(dy), *_given(shift, (), layout, blocks))
+    return _totals(work, layout, blocks, dy_blocks, *_given(shift, (), layout, blocks))
 
 
 def _combine(
-    dy: FloatArray, x: FloatArray, shift: Sums | None, a: Sums, b: Sums, c: Sums, layout: _Layout
+    x: FloatArray,
+    blocks: list[FloatArray],
+    dy_blocks: list[FloatArray],
+    shift: Sums | None,
+    factors: tuple[Sums, Sums, Sums],
+    layout: _Layout,
 ) -> FloatArray:
-    """Return ``a * (dy + b * (x - shift) + c)``."""
+    """Return ``a * (dy + b * (x - shift) + c)``, where a, b and c are the `factors`."""
 
     def work(block: FloatArray, dy: FloatArray, dx: FloatArray, given: FloatArray) -> None:
         times, of_x, plus, *by = given
@@ -393,8 +398,7 @@ def _combine(
         np.multiply(dx, times, out=dx)
 
     dx = _aligned(x.shape, x.dtype)
-    blocks = layout.cut(x)
-    _run(work, layout, blocks, layout.cut(dy), layout.cut(dx), *_given(shift, (a, b, c), layout, blocks))
+    _run(work, layout, blocks, dy_blocks, layout.cut(dx), *_given(shift, factors, layout, blocks))
     return dx
 
 
